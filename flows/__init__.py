@@ -1,0 +1,1 @@
+"""Prefect flows over the pipeline; the only place that imports Prefect."""
