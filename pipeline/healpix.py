@@ -85,12 +85,12 @@ def compress_bits(value: int) -> int:
 
 
 @njit(**_JIT)
-def _modulo_four(value: float) -> float:
-    """Return ``value`` modulo 4, in [0, 4]."""
+def _modulo(value: float, period: float) -> float:
+    """Return ``value`` wrapped into [0, period)."""
     if value >= 0.0:
-        return value if value < 4.0 else np.fmod(value, 4.0)
-    wrapped = np.fmod(value, 4.0) + 4.0
-    return 0.0 if wrapped == 4.0 else wrapped
+        return value if value < period else np.fmod(value, period)
+    wrapped = np.fmod(value, period) + period
+    return 0.0 if wrapped == period else wrapped
 
 
 @njit(**_JIT)
@@ -102,7 +102,7 @@ def position_to_cell(order: int, ra_deg: float, dec_deg: float) -> np.int64:
     theta = _HALF_PI - dec_deg * _TO_RADIANS
     z = math.cos(theta)
     height = abs(z)
-    quarter = _modulo_four(ra_deg * _TO_RADIANS * _INVERSE_HALF_PI)
+    quarter = _modulo(_modulo(ra_deg * _TO_RADIANS, 2.0 * math.pi) * _INVERSE_HALF_PI, 4.0)
     if height <= 2.0 / 3.0:  # the equatorial belt
         along = nside * (0.5 + quarter)
         up = nside * (z * 0.75)
@@ -219,6 +219,36 @@ def _positions_of_cells(order: int, cells: NDArray) -> tuple[NDArray, NDArray]:
 
 
 @njit(**_JIT)
+def _ring_of_cells(order: int, cells: NDArray) -> NDArray:
+    nside = np.int64(1) << order
+    out = np.empty(cells.size, np.int64)
+    for i in range(cells.size):
+        face = cells[i] >> (2 * order)
+        within = cells[i] & ((np.int64(1) << (2 * order)) - 1)
+        x = compress_bits(within)
+        y = compress_bits(within >> 1)
+        ring = (_FACE_RING[face] << order) - x - y - 1
+        shift = np.int64(0)
+        if ring < nside:
+            in_ring = ring
+            before = 2 * ring * (ring - 1)
+        elif ring > 3 * nside:
+            in_ring = 4 * nside - ring
+            before = 12 * nside * nside - 2 * (in_ring + 1) * in_ring
+        else:
+            in_ring = nside
+            before = 2 * nside * (nside - 1) + (ring - nside) * 4 * nside
+            shift = (ring - nside) & 1
+        place = (_FACE_LONGITUDE[face] * in_ring + x - y + 1 + shift) // 2
+        if place > 4 * nside:
+            place -= 4 * nside
+        elif place < 1:
+            place += 4 * nside
+        out[i] = before + place - 1
+    return out
+
+
+@njit(**_JIT)
 def _neighbours_of_cells(order: int, cells: NDArray) -> NDArray:
     out = np.empty((cells.size, 8), np.int64)
     for i in range(cells.size):
@@ -260,6 +290,12 @@ def neighbours(order: int, cells: ArrayLike) -> NDArray[np.int64]:
     """Return the 8 neighbours of each cell, shape (n, 8): SW, W, NW, N, NE, E, SE, S; -1 where there is none."""
     _check_order(order)
     return _neighbours_of_cells(order, _flat(cells, np.int64))
+
+
+def ring_of(order: int, cells: ArrayLike) -> NDArray[np.int64]:
+    """Return the number in the ring scheme of each nested cell, shape (n,); cells must be valid."""
+    _check_order(order)
+    return _ring_of_cells(order, _flat(cells, np.int64))
 
 
 def cell_at(healpix_29: ArrayLike, order: int) -> NDArray[np.int64]:
