@@ -82,7 +82,7 @@ def test_cells_nest(ra: float, dec: float, order: int) -> None:
 @pytest.mark.parametrize("order", [0, 1, 2, 3, 5, 9, 17, 25])
 def test_block_holds_every_disc(order: int) -> None:
     """The promise behind the cross-match: no point within the radius lies outside the 3x3 block."""
-    radius = np.radians(healpix._BLOCK_WIDTH_DEG / (1 << order))
+    radius = np.radians(healpix.BLOCK_WIDTH_DEG / (1 << order))
     rng = np.random.default_rng(order)
     n = 40_000
     z = rng.uniform(-1, 1, n)
@@ -103,8 +103,8 @@ def test_block_holds_every_disc(order: int) -> None:
 def test_order_for_radius_is_the_deepest() -> None:
     for radius in [0.0, 1e-9, 2 / 3600, 1.5 / 60, 1.0, 34.9, 35.0]:
         order = healpix.order_for_radius(radius)
-        assert healpix._BLOCK_WIDTH_DEG / (1 << order) >= radius
-        assert order == 29 or healpix._BLOCK_WIDTH_DEG / (1 << (order + 1)) < radius
+        assert healpix.BLOCK_WIDTH_DEG / (1 << order) >= radius
+        assert order == 29 or healpix.BLOCK_WIDTH_DEG / (1 << (order + 1)) < radius
     assert healpix.order_for_radius(35.1) == -1
     assert healpix.order_for_radius(float("nan")) == -1
     np.testing.assert_array_equal(healpix.cone_ranges(1, 2, 180), healpix.ALL_SKY)

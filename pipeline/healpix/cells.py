@@ -1,12 +1,4 @@
-"""HEALPix cells, nested scheme: the only door to pixel arithmetic in the project.
-
-The arithmetic is that of Górski et al. (2005, ApJ 622, 759, doi:10.1086/427976), in the very order of operations of the
-reference implementation, so that cells are bit-identical to it at every order. Positions are ICRS degrees; a position
-that is not one (NaN, infinite, ``|dec| > 90``) has cell -1 and belongs to no range.
-
-A *range set* is an int64 array of shape ``(k, 2)``: half-open intervals of order-29 cells, sorted, disjoint and not
-touching. It is the one form in which regions of the sky (coverage, contours, cones) are held.
-"""
+"""Cells: positions to cells and back, neighbours, orders, UNIQ and ring numbers; scalar kernels and arrays."""
 
 from __future__ import annotations
 
@@ -18,8 +10,6 @@ from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
 MAX_ORDER = 29
-ALL_SKY = np.array([[0, 12 << (2 * MAX_ORDER)]], dtype=np.int64)
-ALL_SKY.setflags(write=False)
 
 _JIT: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
 
@@ -30,7 +20,7 @@ _TO_DEGREES = 180.0 / math.pi
 
 # The narrowest place of a 3x3 block of cells: from a cell of order k to whatever lies outside its block it is further
 # than this many degrees divided by 2**k (sampled borders give 48.2 at order 0, falling slowly to 39.9 at order 6).
-_BLOCK_WIDTH_DEG = 35.0
+BLOCK_WIDTH_DEG = 35.0
 
 # Ring and longitude of the southern corner of each base face.
 _FACE_RING = np.array([2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4], dtype=np.int64)
@@ -273,8 +263,8 @@ def ang2pix(order: int, ra_deg: ArrayLike, dec_deg: ArrayLike) -> NDArray[np.int
     numpy.ndarray of int64, shape (n,)
         Cells; -1 where a coordinate is not finite or ``|dec| > 90``.
     """
-    _check_order(order)
-    ra, dec = _flat(ra_deg, np.float64), _flat(dec_deg, np.float64)
+    check_order(order)
+    ra, dec = flat(ra_deg, np.float64), flat(dec_deg, np.float64)
     if ra.size != dec.size:
         raise ValueError(f"{ra.size} right ascensions but {dec.size} declinations")
     return _cells_of_positions(order, ra, dec)
@@ -282,26 +272,26 @@ def ang2pix(order: int, ra_deg: ArrayLike, dec_deg: ArrayLike) -> NDArray[np.int
 
 def pix2ang(order: int, cells: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the centres of nested cells as ``(ra_deg, dec_deg)``, each of shape (n,); NaN for cell -1."""
-    _check_order(order)
-    return _positions_of_cells(order, _flat(cells, np.int64))
+    check_order(order)
+    return _positions_of_cells(order, flat(cells, np.int64))
 
 
 def neighbours(order: int, cells: ArrayLike) -> NDArray[np.int64]:
     """Return the 8 neighbours of each cell, shape (n, 8): SW, W, NW, N, NE, E, SE, S; -1 where there is none."""
-    _check_order(order)
-    return _neighbours_of_cells(order, _flat(cells, np.int64))
+    check_order(order)
+    return _neighbours_of_cells(order, flat(cells, np.int64))
 
 
 def ring_of(order: int, cells: ArrayLike) -> NDArray[np.int64]:
     """Return the number in the ring scheme of each nested cell, shape (n,); cells must be valid."""
-    _check_order(order)
-    return _ring_of_cells(order, _flat(cells, np.int64))
+    check_order(order)
+    return _ring_of_cells(order, flat(cells, np.int64))
 
 
 def cell_at(healpix_29: ArrayLike, order: int) -> NDArray[np.int64]:
     """Return the cell of ``order`` that holds each order-29 cell, shape (n,); -1 stays -1."""
-    _check_order(order)
-    return _flat(healpix_29, np.int64) >> (2 * (MAX_ORDER - order))  # an arithmetic shift keeps -1
+    check_order(order)
+    return flat(healpix_29, np.int64) >> (2 * (MAX_ORDER - order))  # an arithmetic shift keeps -1
 
 
 def order_for_radius(radius_deg: float) -> int:
@@ -312,10 +302,10 @@ def order_for_radius(radius_deg: float) -> int:
     int
         0 to 29, or -1 where no order does: the whole sky has to be looked at.
     """
-    if not radius_deg <= _BLOCK_WIDTH_DEG:
+    if not radius_deg <= BLOCK_WIDTH_DEG:
         return -1
     order = MAX_ORDER
-    while _BLOCK_WIDTH_DEG / (1 << order) < radius_deg:
+    while BLOCK_WIDTH_DEG / (1 << order) < radius_deg:
         order -= 1
     return order
 
@@ -334,7 +324,7 @@ def to_uniq(order: ArrayLike, cells: ArrayLike) -> NDArray[np.int64]:
 
 def from_uniq(uniq: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return ``(orders, cells)`` of UNIQ numbers, each of shape (n,)."""
-    numbers = _flat(uniq, np.int64)
+    numbers = flat(uniq, np.int64)
     if numbers.size and (numbers.min() < 4 or numbers.max() >= np.int64(16) << (2 * MAX_ORDER)):
         raise ValueError("a UNIQ number lies outside orders 0 to 29")
     # Powers of four from 4**1 on: the order is how many of them are not above the number, less one.
@@ -343,79 +333,12 @@ def from_uniq(uniq: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return orders, numbers - starts[orders]
 
 
-# ------------------------------------------------------------------------------------------------ range sets
-def ranges_of(order: ArrayLike, cells: ArrayLike) -> NDArray[np.int64]:
-    """Return the merged range set that the cells cover.
-
-    Parameters
-    ----------
-    order : int or array_like, shape (n,)
-        Order of all cells, or of each.
-    cells : array_like, shape (n,)
-        Nested cells in any order, repeated or nested in each other; -1 is skipped.
-
-    Returns
-    -------
-    numpy.ndarray of int64, shape (k, 2)
-        Range set of order 29.
-    """
-    cell = _flat(cells, np.int64)
-    shift = 2 * (MAX_ORDER - np.broadcast_to(np.asarray(order, dtype=np.int64), cell.shape))
-    kept = cell >= 0
-    cell, shift = cell[kept], shift[kept]
-    return merge_ranges(np.stack([cell << shift, (cell + 1) << shift], axis=1))
-
-
-def merge_ranges(ranges: ArrayLike) -> NDArray[np.int64]:
-    """Return the range set of any half-open intervals, shape (m, 2), overlapping and unsorted or not."""
-    intervals = np.asarray(ranges, dtype=np.int64).reshape(-1, 2)
-    intervals = intervals[intervals[:, 1] > intervals[:, 0]]
-    if not len(intervals):
-        return intervals
-    intervals = intervals[np.argsort(intervals[:, 0], kind="stable")]
-    reach = np.maximum.accumulate(intervals[:, 1])
-    first = np.flatnonzero(np.concatenate([[True], intervals[1:, 0] > reach[:-1]]))
-    last = np.concatenate([first[1:] - 1, [len(intervals) - 1]])
-    return np.stack([intervals[first, 0], reach[last]], axis=1)
-
-
-def in_ranges(ranges: NDArray[np.int64], healpix_29: ArrayLike) -> NDArray[np.bool_]:
-    """Return whether each order-29 cell lies in the range set, shape (n,); -1 does not."""
-    cell = _flat(healpix_29, np.int64)
-    if not len(ranges):
-        return np.zeros(cell.shape, dtype=bool)
-    at = np.searchsorted(ranges[:, 0], cell, side="right") - 1
-    return (at >= 0) & (cell < ranges[np.maximum(at, 0), 1])
-
-
-def cells_of_ranges(ranges: NDArray[np.int64], order: int) -> NDArray[np.int64]:
-    """Return every cell of ``order`` that the range set touches, ascending."""
-    _check_order(order)
-    if not len(ranges):
-        return np.empty(0, dtype=np.int64)
-    shift = 2 * (MAX_ORDER - order)
-    touched = merge_ranges(np.stack([ranges[:, 0] >> shift, ((ranges[:, 1] - 1) >> shift) + 1], axis=1))
-    return np.concatenate([np.arange(start, stop, dtype=np.int64) for start, stop in touched])
-
-
-def cone_ranges(ra_deg: float, dec_deg: float, radius_deg: float) -> NDArray[np.int64]:
-    """Return a range set that holds the cone, with some sky around it: test the true distance within it."""
-    order = order_for_radius(radius_deg)
-    if order < 0:
-        return ALL_SKY.copy()
-    centre = ang2pix(order, [ra_deg], [dec_deg])
-    return ranges_of(order, np.concatenate([centre, neighbours(order, centre)[0]]))
-
-
-def ranges_area_deg2(ranges: NDArray[np.int64]) -> float:
-    """Return the area of a range set in square degrees."""
-    return float((ranges[:, 1] - ranges[:, 0]).sum()) * cell_area_deg2(MAX_ORDER)
-
-
-def _flat(values: ArrayLike, dtype: type) -> NDArray[Any]:
+def flat(values: ArrayLike, dtype: type) -> NDArray[Any]:
+    """Return the values as a contiguous array of one dimension."""
     return np.ascontiguousarray(values, dtype=dtype).reshape(-1)
 
 
-def _check_order(order: int) -> None:
+def check_order(order: int) -> None:
+    """Refuse what is no HEALPix order."""
     if not 0 <= order <= MAX_ORDER:
         raise ValueError(f"HEALPix order {order} is not one of 0 to {MAX_ORDER}")
