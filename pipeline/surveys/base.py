@@ -1,0 +1,244 @@
+"""What a survey is to the rest of alertmill, and how its packets' columns are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from pipeline import lightcurve as lc
+from pipeline.healpix import MAX_ORDER, ang2pix
+from pipeline.lightcurve import Bool, Float, Int, Points
+from pipeline.schema import conform
+from pipeline.tables import ALERTS, LIGHT_CURVE_TYPE, UPPER_LIMITS_TYPE
+
+LARGE_SENTINELS = (-999.0, -9999.0, -99999.0)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """A survey: data plus pure functions over ``raw`` tables (native columns) and ``alerts`` tables.
+
+    Attributes
+    ----------
+    name : str
+        Name on the command line and in paths.
+    bands : tuple of str
+        Bands, from blue to red.
+    cutout_columns : tuple of str
+        Native columns that hold the stamps.
+    schema_family : str
+        Folder of the writer schemas; campaigns of one survey share it.
+    alert_id : callable
+        ``raw -> int64 (n,)``, null where the packet has none.
+    faults : callable
+        ``raw -> string (n,)``: null, or why the row cannot be normalised.
+    normalise : callable
+        ``raw`` (rows without fault) ``-> alerts``, same rows, same order.
+    night_of : callable
+        ``alerts -> int32 (n,)``, observing night as YYYYMMDD.
+    night_disagreement : callable
+        ``(raw, alerts) -> bool (n,)``: the survey's own night number says otherwise.
+    processed_mjd : callable
+        ``raw -> float64 (n,)``: the survey's processing time (TAI), null where it gives none.
+    forced_losses : callable
+        ``raw -> dict``: forced points shipped that are no measurement, counted by reason.
+    """
+
+    name: str
+    bands: tuple[str, ...]
+    cutout_columns: tuple[str, ...]
+    schema_family: str
+    alert_id: Callable[[pa.Table], pa.Array]
+    faults: Callable[[pa.Table], pa.Array]
+    normalise: Callable[[pa.Table], pa.Table]
+    night_of: Callable[[pa.Table], NDArray[np.int32]]
+    night_disagreement: Callable[[pa.Table, pa.Table], Bool]
+    processed_mjd: Callable[[pa.Table], pa.Array]
+    forced_losses: Callable[[pa.Table], dict[str, int]]
+
+    @cached_property
+    def superset(self) -> pa.Schema:
+        """Schema that holds every known version of this survey's packets, cutouts included."""
+        from pipeline.surveys.superset import known_schemas, superset  # reads package data: only when asked
+
+        return superset(list(known_schemas(self.schema_family).values()))
+
+    def version_rank(self, version: str) -> tuple[int, ...]:
+        """Return what orders schema versions: ``"11.1"`` after ``"9.0"``; text without numbers comes first."""
+        return version_rank(version)
+
+
+def version_rank(version: str) -> tuple[int, ...]:
+    """Return the numbers of a version as a tuple.
+
+    The ZTF minor version is a decimal fraction ("4.02" follows "4.01" and precedes "4.1"); comparing integers gives
+    the same order for every version in use.
+    """
+    digits = "".join(c if c.isdigit() else " " for c in version)
+    return tuple(int(part) for part in digits.split())
+
+
+# ------------------------------------------------------------------------------------------------ reading columns
+class Records:
+    """Columns of a table, or children of a struct array, by name; a column that is not there is all null."""
+
+    def __init__(self, source: pa.Table | pa.Array | pa.ChunkedArray | None, n: int | None = None) -> None:
+        self._source = source
+        if source is not None:
+            n = len(source) if not isinstance(source, pa.Table) else source.num_rows
+        self.n = n or 0
+        if source is None or (not isinstance(source, pa.Table) and not pa.types.is_struct(source.type)):
+            self._names: set[str] = set()
+        elif isinstance(source, pa.Table):
+            self._names = set(source.column_names)
+        else:
+            self._names = {field.name for field in source.type}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._names
+
+    def array(self, *names: str) -> pa.Array:
+        """Return the first of these columns that is there; where it is null, the next one's value."""
+        found = [self._array(name) for name in names if name in self._names]
+        found = [array for array in found if not pa.types.is_null(array.type)]
+        if not found:
+            return pa.nulls(self.n)
+        merged = found[0]
+        for other in found[1:]:
+            if merged.null_count:
+                merged = pc.coalesce(merged, other.cast(merged.type))
+        return merged
+
+    def _array(self, name: str) -> pa.Array:
+        source = self._source
+        if isinstance(source, pa.Table):
+            column = source.column(name)
+            return column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
+        return pc.struct_field(source, name)  # takes over the nulls of the parent
+
+    def floats(self, *names: str) -> Float:
+        """Return float64 (n,); null, infinite and the sentinels -999, -9999, -99999 as NaN."""
+        values = lc.floats(self.array(*names))
+        bad = ~np.isfinite(values)
+        for sentinel in LARGE_SENTINELS:
+            bad |= values == sentinel
+        return np.where(bad, np.nan, values) if bad.any() else values
+
+    def integers(self, *names: str) -> Int:
+        """Return int64 (n,); null as :data:`pipeline.lightcurve.MISSING`."""
+        return lc.integers(self.array(*names))
+
+    def ids(self, *names: str) -> Int:
+        """Return int64 (n,); null, 0 and the sentinels -9 and -999 as :data:`pipeline.lightcurve.MISSING`."""
+        values = self.integers(*names)
+        return np.where((values == 0) | (values == -9) | (values == -999), lc.MISSING, values)
+
+    def codes(self, labels: Sequence[str], *names: str) -> NDArray[np.int8]:
+        """Return places in ``labels``, int8 (n,), -1 where unknown."""
+        return lc.codes(self.array(*names), labels)
+
+    def text(self, *names: str) -> pa.Array:
+        """Return strings (n,); '', 'null', 'None' and 'nan' as null."""
+        array = self.array(*names).cast(pa.string())
+        nothing = pc.is_in(array, value_set=pa.array(["", "null", "None", "nan"]))
+        return pc.if_else(nothing, pa.scalar(None, pa.string()), array)
+
+    def flags(self, *names: str) -> pa.Array:
+        """Return booleans (n,), null where the survey says nothing."""
+        return self.array(*names).cast(pa.bool_())
+
+    def record(self, name: str) -> Records:
+        """Return the children of a struct column."""
+        return Records(self._array(name)) if name in self._names else Records(None, self.n)
+
+    def records(self, name: str) -> tuple[Int, Records]:
+        """Return the row of every element, int64 (m,), and the elements of a list-of-struct column."""
+        if name not in self._names or not _is_list(self._array(name).type):
+            return np.zeros(0, dtype=np.int64), Records(None, 0)
+        ends, elements = lc.list_rows(self._array(name))
+        return lc.row_of_point(ends), Records(elements)
+
+
+def _is_list(dtype: pa.DataType) -> bool:
+    return pa.types.is_list(dtype) or pa.types.is_large_list(dtype)
+
+
+# ------------------------------------------------------------------------------------------------ writing columns
+def nullable(values: NDArray, dtype: pa.DataType | None = None) -> pa.Array:
+    """Return an Arrow array, NaN and :data:`pipeline.lightcurve.MISSING` as null."""
+    if values.dtype == np.int64:
+        array = pa.array(values, mask=values == lc.MISSING)
+    else:
+        array = pa.array(values, from_pandas=True)
+    return array.cast(dtype) if dtype is not None and array.type != dtype else array
+
+
+def labels(code: NDArray[np.int8], names: Sequence[str]) -> pa.Array:
+    """Return strings (n,) of codes, -1 as null."""
+    return pc.take(pa.array(names, pa.string()), pa.array(code, mask=code < 0))
+
+
+def first_fault(n: int, tests: Sequence[tuple[Bool, str]]) -> pa.Array:
+    """Return per row the first reason whose mask is set, string (n,), null where none is."""
+    which = np.full(n, -1, dtype=np.int8)
+    for place in range(len(tests) - 1, -1, -1):
+        which[tests[place][0]] = place
+    return labels(which, [reason for _, reason in tests])
+
+
+def position_faults(ra: Float, dec: Float) -> list[tuple[Bool, str]]:
+    """Return the tests of a position, for :func:`first_fault`."""
+    with np.errstate(invalid="ignore"):
+        off = ~((np.abs(dec) <= 90.0) & (ra >= -360.0) & (ra <= 720.0))
+    finite = np.isfinite(ra) & np.isfinite(dec)
+    return [(~finite, "position is missing or not finite"), (finite & off, "position is not on the sky")]
+
+
+def assemble(
+    columns: dict[str, pa.Array | NDArray],
+    points: Points,
+    limits: Points,
+    bands: Sequence[str],
+) -> pa.Table:
+    """Return the ``alerts`` table: flat columns, light curve, upper limits, and the counts that follow from them.
+
+    Parameters
+    ----------
+    columns : dict
+        Flat columns by name, (n,); one that the survey does not have may be left out and is null.
+    points, limits : Points
+        Measurements and non-detections, in any order of rows.
+    bands : sequence of str
+        The survey's bands.
+    """
+    n = len(columns["alert_id"])
+    points = lc.in_time_order(points)
+    limits = lc.in_time_order(limits)
+    ends = np.zeros(n + 1, dtype=np.int64)
+    np.cumsum(np.bincount(points.row, minlength=n), out=ends[1:])
+    is_primary = lc.is_primary(ends, points.exposure, points.band, points.is_forced)
+    ra, dec = columns["ra"], columns["dec"]
+    columns = {
+        **columns,
+        "healpix_29": ang2pix(MAX_ORDER, np.asarray(ra), np.asarray(dec)),
+        "n_detections": lc.count(ends, is_primary & ~points.is_forced),
+        "n_light_curve": lc.count(ends),
+        "n_upper_limits": np.bincount(limits.row, minlength=n).astype(np.int32),
+        "light_curve": lc.to_struct(points, n, bands, LIGHT_CURVE_TYPE),
+        "upper_limits": lc.to_struct(limits, n, bands, UPPER_LIMITS_TYPE),
+    }
+    arrays = []
+    for field in ALERTS:
+        data = columns.get(field.name)
+        if data is None:
+            data = pa.nulls(n, field.type)
+        elif isinstance(data, np.ndarray):
+            data = nullable(data, field.type)
+        arrays.append(data.cast(field.type) if data.type != field.type else data)
+    return conform(pa.table(arrays, names=ALERTS.names), ALERTS, dataset="alerts")
