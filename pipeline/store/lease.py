@@ -1,0 +1,160 @@
+"""The lock of a night is a lease: it names its owner and its expiry, is renewed, and can be taken over when stale."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from pipeline import paths
+from pipeline.errors import LeaseError
+from pipeline.store.root import Root
+
+RENEW_SEC = 20.0
+EXPIRE_SEC = 60.0
+
+
+@dataclass
+class Lease:
+    """A held lock. :meth:`check` is the fence: call it before a commit."""
+
+    root: Root
+    relative: str
+    name: str
+    owner: str = field(default_factory=lambda: uuid.uuid4().hex)
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _thread: threading.Thread | None = None
+
+    def check(self) -> None:
+        """Raise :class:`LeaseError` if another run has taken this lease over."""
+        holder = _read(self.root.path(self.relative))
+        if holder is None or holder.get("owner") != self.owner:
+            raise LeaseError(f"{self.name}: the lock was taken over by another run", mend="run again")
+
+    def _renew(self) -> None:
+        while not self._stop.wait(RENEW_SEC):
+            holder = _read(self.root.path(self.relative))
+            if holder is None or holder.get("owner") != self.owner:
+                return  # taken over: check() will tell
+            self.root.write_text(self.relative, json.dumps(_record(self.owner)))
+
+
+def _record(owner: str) -> dict[str, object]:
+    process = psutil.Process()
+    return {
+        "owner": owner,
+        "host": socket.gethostname(),
+        "pid": process.pid,
+        "started": process.create_time(),
+        "expires": time.time() + EXPIRE_SEC,
+    }
+
+
+def _read(path: Path) -> dict[str, object] | None:
+    try:
+        record = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except (ValueError, OSError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _is_stale(record: dict[str, object], path: Path) -> bool:
+    """Tell whether the holder is gone: expired, or a process of this host that no longer runs."""
+    expires = record.get("expires")
+    if not isinstance(expires, float):  # half-written by a run that died: judge by the file's age
+        with contextlib.suppress(OSError):
+            return time.time() - path.stat().st_mtime > EXPIRE_SEC
+        return True
+    if time.time() > expires:
+        return True
+    if record.get("host") != socket.gethostname():
+        return False
+    try:
+        return psutil.Process(int(str(record.get("pid")))).create_time() != record.get("started")
+    except (psutil.NoSuchProcess, ValueError):
+        return True
+
+
+@contextlib.contextmanager
+def hold(root: Root, name: str) -> Iterator[Lease]:
+    """Hold a lease while the block runs.
+
+    Parameters
+    ----------
+    root : Root
+        The archive.
+    name : str
+        What is locked: ``ztf-night=20181129``, or a run's staging.
+
+    Raises
+    ------
+    LeaseError
+        Another run holds it.
+    """
+    relative = paths.lease_file(name)
+    lease = Lease(root, relative, name)
+    path = root.path(relative)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _acquire(path, lease)
+    lease._thread = threading.Thread(target=lease._renew, name=f"lease {lease.name}", daemon=True)
+    lease._thread.start()
+    try:
+        yield lease
+    finally:
+        lease._stop.set()
+        lease._thread.join()
+        holder = _read(path)
+        if holder is not None and holder.get("owner") == lease.owner:
+            root.remove(relative)
+
+
+def _acquire(path: Path, lease: Lease) -> None:
+    for _ in range(3):
+        # The record is complete before it gets its name; link() fails if the name is taken.
+        draft = path.with_name(f".{path.name}.{lease.owner}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_text(json.dumps(_record(lease.owner)))
+        try:
+            os.link(draft, path)
+            return
+        except FileExistsError:
+            record = _read(path)
+        finally:
+            draft.unlink(missing_ok=True)
+        if record is None:
+            continue
+        if not _is_stale(record, path):
+            holder = f"process {record.get('pid')} on {record.get('host')}"
+            raise LeaseError(f"{lease.name} is being run by {holder}", mend="wait for it to end, then run again")
+        _evict(path, str(record.get("owner")), lease.owner)
+    raise LeaseError(f"{lease.name}: the lock changes hands too fast", mend="run again")
+
+
+def _evict(path: Path, stale_owner: str, by: str) -> None:
+    """Take a stale lease away; if another run was faster and its lease is what we caught, give that back."""
+    caught = path.with_name(f".{path.name}.stale-{by}")
+    with contextlib.suppress(FileNotFoundError):
+        path.rename(caught)
+        holder = _read(caught)
+        if holder is not None and str(holder.get("owner")) != stale_owner:
+            with contextlib.suppress(FileExistsError):
+                os.link(caught, path)
+        caught.unlink(missing_ok=True)
+
+
+def is_held(root: Root, name: str) -> bool:
+    """Tell whether a living run holds a lease."""
+    path = root.path(paths.lease_file(name))
+    record = _read(path)
+    return record is not None and not _is_stale(record, path)
