@@ -1,0 +1,1 @@
+"""Numbers measured on light curves, on ragged arrays cut by band."""

@@ -1,0 +1,18 @@
+"""Science modules: one a file, registered by explicit import."""
+
+from __future__ import annotations
+
+from pipeline.science import light_curve_rates, light_curve_statistics
+from pipeline.science.registry import NIGHT, SCIENCE, ScienceModule, apply, night_module, order, science_module
+
+__all__ = [
+    "NIGHT",
+    "SCIENCE",
+    "ScienceModule",
+    "apply",
+    "light_curve_rates",
+    "light_curve_statistics",
+    "night_module",
+    "order",
+    "science_module",
+]
