@@ -1,0 +1,369 @@
+"""Avro object containers and wire messages, taken apart into datums.
+
+Only framing is read here: header, blocks, codecs, sync markers; every length is checked against what is there. What is
+wrong becomes a :class:`Fault` with its position, and its neighbours stay.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import cramjam
+import zstandard
+
+from pipeline.avro.check import walk
+from pipeline.avro.schema import WriterSchema, parse_text
+from pipeline.errors import SchemaError
+
+MAGIC = b"Obj\x01"
+SYNC_BYTES = 16
+MAX_HEADER_BYTES = 8 << 20
+MAX_BLOCK_BYTES = 256 << 20
+"""Largest block, after decompression, that is read: a packet is 0.1 MB, a writer's block at most some MB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Datum:
+    """One Avro body and where it stood.
+
+    Attributes
+    ----------
+    body : bytes
+        The encoded record, uncompressed.
+    offset : int
+        Where the body starts in the packet data; in a compressed block, where the block's data starts.
+    length : int
+        ``len(body)``.
+    schema : WriterSchema
+        What it was written with.
+    """
+
+    body: bytes
+    offset: int
+    length: int
+    schema: WriterSchema
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A stretch of bytes that cannot be decoded: one reject.
+
+    Attributes
+    ----------
+    reason : str
+        One line, with field and byte where they are known.
+    offset, length : int
+        The stretch, in bytes of the packet data.
+    body : bytes
+        The bytes themselves.
+    schema_id : str or None
+        Writer schema, where it could be read.
+    member : str or None
+        Name within the archive or folder.
+    """
+
+    reason: str
+    offset: int
+    length: int
+    body: bytes = field(default=b"", repr=False)
+    schema_id: str | None = None
+    member: str | None = None
+
+
+class FrameError(Exception):
+    """The framing of a container is broken at ``offset``."""
+
+    def __init__(self, reason: str, offset: int) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.offset = offset
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """Header of a container: its length up to the sync marker, schema and codec."""
+
+    length: int
+    codec: str
+    schema: WriterSchema
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One block as it lies in the file: ``count`` datums in ``data[offset:offset + size]``, still compressed."""
+
+    offset: int
+    size: int
+    count: int
+
+
+class HeaderCache:
+    """Headers by their bytes: a schema of 25 kB is parsed once, not once per packet.
+
+    A header ends with the zero that closes its map, so a file that starts with the bytes of a known header has that
+    header. The sync marker, which differs from file to file, is not part of it.
+    """
+
+    def __init__(self, capacity: int = 64) -> None:
+        self._known: list[tuple[bytes, Header]] = []
+        self._capacity = capacity
+
+    def get(self, data: bytes | memoryview) -> Header:
+        """Return the header of a container.
+
+        Raises
+        ------
+        FrameError
+            It is damaged, or its schema cannot be used.
+        """
+        for i, (text, header) in enumerate(self._known):
+            if data[: len(text)] == text:
+                if i:
+                    self._known.insert(0, self._known.pop(i))
+                return header
+        header = _read_header(data)
+        self._known.insert(0, (bytes(data[: header.length]), header))
+        del self._known[self._capacity :]
+        return header
+
+
+def _read_long(data: bytes | memoryview, p: int, stop: int) -> tuple[int, int]:
+    raw = shift = 0
+    for _ in range(10):
+        if p >= stop:
+            raise FrameError("the file ends within its framing", p)
+        byte = data[p]
+        p += 1
+        raw |= (byte & 127) << shift
+        if byte < 128:
+            if raw >= 1 << 64:
+                break
+            return (raw >> 1) ^ -(raw & 1), p
+        shift += 7
+    raise FrameError("an integer of the framing has more than 64 bits", p)
+
+
+def _read_header(data: bytes | memoryview) -> Header:
+    if len(data) == 0:
+        raise FrameError("the file is empty", 0)
+    if data[:4] != MAGIC:
+        raise FrameError("not an Avro object container (a bare body carries no schema)", 0)
+    stop = min(len(data), MAX_HEADER_BYTES)
+    meta: dict[bytes, bytes] = {}
+    p = len(MAGIC)
+    while True:
+        count, p = _read_long(data, p, stop)
+        if count == 0:
+            break
+        if count < 0:
+            count = -count
+            _, p = _read_long(data, p, stop)
+        if count > stop - p:
+            raise FrameError("the header is damaged: more entries than bytes", p)
+        for _ in range(count):
+            pair = []
+            for _ in range(2):
+                size, p = _read_long(data, p, stop)
+                if size < 0 or size > stop - p:
+                    raise FrameError("the header is damaged or cut: an entry reaches beyond it", p)
+                pair.append(bytes(data[p : p + size]))
+                p += size
+            meta[pair[0]] = pair[1]
+    if b"avro.schema" not in meta:
+        raise FrameError("the header names no schema", p)
+    codec = meta.get(b"avro.codec", b"null").decode("ascii", "replace")
+    if codec not in _CODECS:
+        raise FrameError(f"codec {codec[:20]!r} is not supported ({', '.join(_CODECS)})", p)
+    try:
+        schema = parse_text(meta[b"avro.schema"])
+    except SchemaError as error:
+        raise FrameError(error.message, 0) from None
+    return Header(p, codec, schema)
+
+
+# --------------------------------------------------------------------------------------- codecs
+def _null(data: bytes, limit: int) -> bytes:
+    return data
+
+
+def _deflate(data: bytes, limit: int) -> bytes:
+    inflater = zlib.decompressobj(-15)
+    out = inflater.decompress(data, limit + 1)
+    if len(out) <= limit and not inflater.eof:
+        raise ValueError("deflate stream is cut")
+    return out
+
+
+def _snappy(data: bytes, limit: int) -> bytes:
+    if len(data) < 5:
+        raise ValueError("snappy block of fewer than 5 bytes")
+    block = data[:-4]
+    if cramjam.snappy.decompress_raw_len(block) > limit:
+        raise ValueError(f"snappy block of more than {limit} bytes")
+    out = bytes(cramjam.snappy.decompress_raw(block))
+    if zlib.crc32(out) != int.from_bytes(data[-4:], "big"):
+        raise ValueError("snappy checksum differs")
+    return out
+
+
+def _zstandard(data: bytes, limit: int) -> bytes:
+    with zstandard.ZstdDecompressor().stream_reader(data) as reader:
+        return reader.read(limit + 1)
+
+
+_CODECS: dict[str, Callable[[bytes, int], bytes]] = {
+    "null": _null,
+    "deflate": _deflate,
+    "snappy": _snappy,
+    "zstandard": _zstandard,
+}
+
+
+def _decompress(data: bytes, codec: str, limit: int) -> bytes:
+    """Return the block's data; every failure of a codec library becomes a ValueError."""
+    try:
+        out = _CODECS[codec](data, limit)
+    except Exception as error:
+        raise ValueError(f"{codec} block is damaged: {' '.join(str(error).split())[:120]}") from None
+    if len(out) > limit:
+        raise ValueError(f"{codec} block of more than {limit} bytes")
+    return out
+
+
+# --------------------------------------------------------------------------------------- containers
+def blocks(data: bytes | memoryview, header: Header) -> Iterator[Block | Fault]:
+    """Walk the blocks of a container without decompressing them.
+
+    Where framing breaks, the stretch up to the next sync marker is one fault and the walk goes on behind it.
+
+    Parameters
+    ----------
+    data : bytes-like
+        The whole container (a memory map will do).
+    header : Header
+        Its header.
+    """
+    end = len(data)
+    sync = bytes(data[header.length : header.length + SYNC_BYTES])
+    p = header.length + SYNC_BYTES
+    if p > end:
+        yield _fault(data, "the file ends within its first sync marker", header.length, end, header)
+        return
+    while p < end:
+        start = p
+        try:
+            count, p = _read_long(data, p, end)
+            size, p = _read_long(data, p, end)
+            if count < 0 or size < 0 or count > max(size, 0) or size > end - p - SYNC_BYTES:
+                raise FrameError(f"a block of {count} datums and {size} bytes is not whole ({end - p} bytes left)", p)
+            if bytes(data[p + size : p + size + SYNC_BYTES]) != sync:
+                raise FrameError("no sync marker where the block should end", p + size)
+        except FrameError as error:
+            p = _find(data, sync, start)
+            yield _fault(data, f"{error.reason} at byte {error.offset}", start, p if p >= 0 else end, header)
+            if p < 0:
+                return
+            p += SYNC_BYTES
+            continue
+        yield Block(p, size, count)
+        p += size + SYNC_BYTES
+
+
+def _find(data: bytes | memoryview, sync: bytes, start: int) -> int:
+    """Return where the next sync marker stands, or -1; in steps, so that a memory map is never copied whole."""
+    step = 1 << 20
+    for at in range(start, len(data), step):
+        found = bytes(data[at : at + step + SYNC_BYTES - 1]).find(sync)
+        if found >= 0:
+            return at + found
+    return -1
+
+
+def split_block(data: bytes | memoryview, block: Block, header: Header) -> list[Datum | Fault]:
+    """Return the datums of one block.
+
+    A datum that breaks the schema hides those behind it in the same block: it and they are one fault.
+    """
+    raw = bytes(data[block.offset : block.offset + block.size])
+    try:
+        body = _decompress(raw, header.codec, MAX_BLOCK_BYTES)
+    except ValueError as error:
+        return [Fault(str(error), block.offset, block.size, raw, header.schema.id)]
+    compressed = header.codec != "null"
+    if block.count == 1:  # checked when it is decoded, like the body of a wire message
+        return [Datum(body, block.offset, len(body), header.schema)]
+    walked = walk(body, 0, len(body), min(block.count, len(body)), header.schema.program)
+    out: list[Datum | Fault] = []
+    start = 0
+    for end in walked.ends.tolist():
+        offset = block.offset if compressed else block.offset + start
+        out.append(Datum(body[start:end], offset, end - start, header.schema))
+        start = end
+    if walked.reason is None and len(walked.ends) < block.count:
+        walked_reason: str | None = f"the block declares {block.count} datums in {len(body)} bytes"
+    else:
+        walked_reason = walked.reason
+    if walked_reason is not None:
+        lost = block.count - len(walked.ends) - 1
+        behind = f"; the {lost} datums behind it in the block are lost with it" if lost > 0 else ""
+        reason = f"datum {len(walked.ends)} of {block.count}: {walked_reason} at byte {walked.position}{behind}"
+        offset = block.offset if compressed else block.offset + start
+        out.append(Fault(reason, offset, len(body) - start, body[start:], header.schema.id))
+    return out
+
+
+def split_container(data: bytes, cache: HeaderCache) -> list[Datum | Fault]:
+    """Take an object container apart.
+
+    Parameters
+    ----------
+    data : bytes
+        The whole file: one packet, or many.
+    cache : HeaderCache
+        Kept by the caller over all the files of a source.
+
+    Returns
+    -------
+    list of Datum or Fault
+        In file order. A container with no records gives an empty list.
+    """
+    try:
+        header = cache.get(data)
+    except FrameError as error:
+        return [Fault(f"{error.reason} at byte {error.offset}" if error.offset else error.reason, 0, len(data), data)]
+    out: list[Datum | Fault] = []
+    for block in blocks(data, header):
+        out.extend([block] if isinstance(block, Fault) else split_block(data, block, header))
+    return out
+
+
+def _fault(data: bytes | memoryview, reason: str, start: int, stop: int, header: Header) -> Fault:
+    return Fault(reason, start, stop - start, bytes(data[start:stop]), header.schema.id)
+
+
+# --------------------------------------------------------------------------------------- wire format
+WIRE_HEADER_BYTES = 5
+
+
+def is_wire(data: bytes | memoryview) -> bool:
+    """Whether the data starts as a Confluent wire message does (a container starts with ``O``)."""
+    return len(data) > WIRE_HEADER_BYTES and data[0] == 0
+
+
+def split_wire(data: bytes, resolver: Callable[[int], WriterSchema]) -> list[Datum | Fault]:
+    """Take one Confluent wire message apart: a zero byte, the schema id (4 bytes, big endian), the body.
+
+    Parameters
+    ----------
+    data : bytes
+        One message.
+    resolver : callable
+        Returns the writer schema of an id; raises :class:`pipeline.errors.SourceError` for an id it does not know.
+    """
+    if not is_wire(data):
+        return [Fault("not a wire message (magic byte 0, schema id, body)", 0, len(data), data)]
+    schema = resolver(int.from_bytes(data[1:WIRE_HEADER_BYTES], "big"))
+    body = data[WIRE_HEADER_BYTES:]
+    return [Datum(body, WIRE_HEADER_BYTES, len(body), schema)]
