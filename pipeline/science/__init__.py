@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.science import light_curve_rates, light_curve_statistics
+from pipeline.science import light_curve_rates, light_curve_statistics, supernova
 from pipeline.science.registry import NIGHT, SCIENCE, ScienceModule, apply, night_module, order, science_module
 
 __all__ = [
@@ -15,4 +15,5 @@ __all__ = [
     "night_module",
     "order",
     "science_module",
+    "supernova",
 ]
