@@ -1,5 +1,16 @@
 """Cross-match of positions with catalogs: the kernel, and what a catalog declares about itself."""
 
+from pipeline.xmatch.declaration import CatalogColumn, CatalogDeclaration, parse_declaration
 from pipeline.xmatch.kernel import MatchIndex, Nearest, Pairs, build_index, nearest, within
 
-__all__ = ["MatchIndex", "Nearest", "Pairs", "build_index", "nearest", "within"]
+__all__ = [
+    "CatalogColumn",
+    "CatalogDeclaration",
+    "MatchIndex",
+    "Nearest",
+    "Pairs",
+    "build_index",
+    "nearest",
+    "parse_declaration",
+    "within",
+]
