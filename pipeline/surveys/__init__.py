@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pipeline.errors import InputError
 from pipeline.surveys.base import Survey
+from pipeline.surveys.elasticc import ELASTICC
+from pipeline.surveys.lsst import LSST
 from pipeline.surveys.ztf import ZTF
 
-SURVEYS: dict[str, Survey] = {survey.name: survey for survey in (ZTF,)}
+SURVEYS: dict[str, Survey] = {survey.name: survey for survey in (ZTF, LSST, *ELASTICC)}
 
 
 def get(name: str) -> Survey:

@@ -17,8 +17,6 @@ from pipeline.lightcurve import Bool, Float, Int, Points
 from pipeline.schema import conform
 from pipeline.tables import ALERTS, LIGHT_CURVE_TYPE, UPPER_LIMITS_TYPE
 
-LARGE_SENTINELS = (-999.0, -9999.0, -99999.0)
-
 
 @dataclass(frozen=True)
 class Survey:
@@ -32,8 +30,6 @@ class Survey:
         Bands, from blue to red.
     cutout_columns : tuple of str
         Native columns that hold the stamps.
-    schema_family : str
-        Folder of the writer schemas; campaigns of one survey share it.
     alert_id : callable
         ``raw -> int64 (n,)``, null where the packet has none.
     faults : callable
@@ -53,7 +49,6 @@ class Survey:
     name: str
     bands: tuple[str, ...]
     cutout_columns: tuple[str, ...]
-    schema_family: str
     alert_id: Callable[[pa.Table], pa.Array]
     faults: Callable[[pa.Table], pa.Array]
     normalise: Callable[[pa.Table], pa.Table]
@@ -67,7 +62,7 @@ class Survey:
         """Schema that holds every known version of this survey's packets, cutouts included."""
         from pipeline.surveys.superset import known_schemas, superset  # reads package data: only when asked
 
-        return superset(list(known_schemas(self.schema_family).values()))
+        return superset(list(known_schemas(self.name).values()))
 
     def version_rank(self, version: str) -> tuple[int, ...]:
         """Return what orders schema versions: ``"11.1"`` after ``"9.0"``; text without numbers comes first."""
@@ -86,10 +81,23 @@ def version_rank(version: str) -> tuple[int, ...]:
 
 # ------------------------------------------------------------------------------------------------ reading columns
 class Records:
-    """Columns of a table, or children of a struct array, by name; a column that is not there is all null."""
+    """Columns of a table, or children of a struct array, by name; a column that is not there is all null.
 
-    def __init__(self, source: pa.Table | pa.Array | pa.ChunkedArray | None, n: int | None = None) -> None:
+    Parameters
+    ----------
+    source : pyarrow.Table or pyarrow.Array
+        Native columns, or a column of structs (None where the survey shipped none, with ``n``).
+    sentinels : tuple of float
+        What this survey writes for "no number".
+    n : int
+        Number of rows, where there is no source.
+    """
+
+    def __init__(
+        self, source: pa.Table | pa.Array | None, sentinels: tuple[float, ...] = (), n: int | None = None
+    ) -> None:
         self._source = source
+        self._sentinels = sentinels
         if source is not None:
             n = len(source) if not isinstance(source, pa.Table) else source.num_rows
         self.n = n or 0
@@ -122,11 +130,11 @@ class Records:
             return column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
         return pc.struct_field(source, name)  # takes over the nulls of the parent
 
-    def floats(self, *names: str) -> Float:
-        """Return float64 (n,); null, infinite and the sentinels -999, -9999, -99999 as NaN."""
+    def floats(self, *names: str, sentinels: tuple[float, ...] | None = None) -> Float:
+        """Return float64 (n,); null, infinite and the survey's sentinels (or those given) as NaN."""
         values = lc.floats(self.array(*names))
         bad = ~np.isfinite(values)
-        for sentinel in LARGE_SENTINELS:
+        for sentinel in self._sentinels if sentinels is None else sentinels:
             bad |= values == sentinel
         return np.where(bad, np.nan, values) if bad.any() else values
 
@@ -135,9 +143,9 @@ class Records:
         return lc.integers(self.array(*names))
 
     def ids(self, *names: str) -> Int:
-        """Return int64 (n,); null, 0 and the sentinels -9 and -999 as :data:`pipeline.lightcurve.MISSING`."""
+        """Return ids, int64 (n,); null, 0 and negative ones as :data:`pipeline.lightcurve.MISSING`."""
         values = self.integers(*names)
-        return np.where((values == 0) | (values == -9) | (values == -999), lc.MISSING, values)
+        return np.where(values > 0, values, lc.MISSING)
 
     def codes(self, labels: Sequence[str], *names: str) -> NDArray[np.int8]:
         """Return places in ``labels``, int8 (n,), -1 where unknown."""
@@ -155,14 +163,14 @@ class Records:
 
     def record(self, name: str) -> Records:
         """Return the children of a struct column."""
-        return Records(self._array(name)) if name in self._names else Records(None, self.n)
+        return Records(self._array(name) if name in self._names else None, self._sentinels, self.n)
 
     def records(self, name: str) -> tuple[Int, Records]:
         """Return the row of every element, int64 (m,), and the elements of a list-of-struct column."""
         if name not in self._names or not _is_list(self._array(name).type):
-            return np.zeros(0, dtype=np.int64), Records(None, 0)
+            return np.zeros(0, dtype=np.int64), Records(None, self._sentinels, 0)
         ends, elements = lc.list_rows(self._array(name))
-        return lc.row_of_point(ends), Records(elements)
+        return lc.row_of_point(ends), Records(elements, self._sentinels)
 
 
 def _is_list(dtype: pa.DataType) -> bool:
@@ -182,6 +190,14 @@ def nullable(values: NDArray, dtype: pa.DataType | None = None) -> pa.Array:
 def labels(code: NDArray[np.int8], names: Sequence[str]) -> pa.Array:
     """Return strings (n,) of codes, -1 as null."""
     return pc.take(pa.array(names, pa.string()), pa.array(code, mask=code < 0))
+
+
+def first_known(*choices: Int) -> Int:
+    """Return per element the first value that is not :data:`pipeline.lightcurve.MISSING`."""
+    out = choices[0]
+    for other in choices[1:]:
+        out = np.where(out == lc.MISSING, other, out)
+    return out
 
 
 def first_fault(n: int, tests: Sequence[tuple[Bool, str]]) -> pa.Array:

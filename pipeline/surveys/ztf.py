@@ -23,7 +23,7 @@ from pipeline.photometry import (
     flux_from_mag,
     mag_from_flux,
 )
-from pipeline.surveys.base import Records, Survey, assemble, first_fault, labels, nullable, position_faults
+from pipeline.surveys.base import Records, Survey, assemble, first_fault, first_known, labels, nullable, position_faults
 
 BANDS = ("g", "r", "i")
 DEFAULT_EXPOSURE_SEC = 30.0
@@ -34,9 +34,15 @@ MAX_SOLAR_SYSTEM_ARCSEC = 5.0
 """ZTF names any known object within 30 arcsec; nearer than this it is taken for the same."""
 MIN_GOOD_RB = 0.55
 FIRST_NIGHT_MJD = 57754  # 2017-01-01, nid 0
+SENTINELS = (-999.0, -99999.0)
+FORCED_SENTINELS = (-99999.0,)  # a forced flux of -999 is a measurement
 _SIGNS = ("t", "1", "true", "f", "0", "false")
 _GOOD_STATUS = ("0",)
 _TIME_RANGE_MJD = (FIRST_NIGHT_MJD, 90000.0)
+
+
+def _packet(raw: pa.Table) -> Records:
+    return Records(raw, SENTINELS)
 
 
 # ----------------------------------------------------------------------------------------------- identity and faults
@@ -46,15 +52,14 @@ def alert_id(raw: pa.Table) -> pa.Array:
 
 
 def _candid(raw: pa.Table) -> Int:
-    own = Records(raw).ids("candid")
-    nested = Records(raw).record("candidate").ids("candid")
-    return np.where(own == MISSING, nested, own)
+    packet = _packet(raw)
+    return first_known(packet.ids("candid"), packet.record("candidate").ids("candid"))
 
 
 def faults(raw: pa.Table) -> pa.Array:
     """Return per row why it cannot be normalised, string (n,); null where it can."""
-    candidate = Records(raw).record("candidate")
-    object_id = Records(raw).text("objectId")
+    candidate = _packet(raw).record("candidate")
+    object_id = _packet(raw).text("objectId")
     mjd = night.mjd_from_jd(candidate.floats("jd"))
     tests = [
         (_candid(raw) == MISSING, "candid is missing or 0"),
@@ -133,9 +138,13 @@ def _detections(records: Records, row: Int) -> Points:
 
 def _forced(records: Records, row: Int) -> Points:
     zero_point = records.floats("magzpsci")
-    flux = flux_at_zero_point(records.floats("forcediffimflux"), zero_point)
-    error = flux_at_zero_point(records.floats("forcediffimfluxunc"), zero_point)
+    flux = flux_at_zero_point(_forced_counts(records), zero_point)
+    error = flux_at_zero_point(records.floats("forcediffimfluxunc", sentinels=FORCED_SENTINELS), zero_point)
     return _points(records, row, flux, np.where(error > 0.0, error, np.nan), True)
+
+
+def _forced_counts(records: Records) -> Float:
+    return records.floats("forcediffimflux", sentinels=FORCED_SENTINELS)
 
 
 def _limits(records: Records, row: Int) -> Points:
@@ -153,8 +162,8 @@ def _good_status(records: Records) -> Bool:
 
 def _history(raw: pa.Table, trigger: Points, candid: Int) -> tuple[Points, Points]:
     """Return the measurements (trigger included, once) and the upper limits of all rows."""
-    row, previous = Records(raw).records("prv_candidates")
-    forced_row, histories = Records(raw).records("fp_hists")
+    row, previous = _packet(raw).records("prv_candidates")
+    forced_row, histories = _packet(raw).records("fp_hists")
     is_detection = np.isfinite(previous.floats("magpsf"))
     own = previous.ids("candid")
     repeats = np.where(own == MISSING, previous.ids("pid") == trigger.exposure[row], own == candid[row])
@@ -173,10 +182,9 @@ def forced_losses(raw: pa.Table) -> dict[str, int]:
     """Return the forced points shipped that are no measurement, by reason."""
     reasons = dict.fromkeys(("failed status", "no flux", "no zero point", "no time or band"), 0)
     for name in ("prv_candidates", "fp_hists"):
-        row, records = Records(raw).records(name)
+        row, records = _packet(raw).records(name)
         if "forcediffimflux" not in records:
             continue
-        flux = records.floats("forcediffimflux")
         if name == "prv_candidates":  # there every other version and every detection has none
             shipped = records.array("forcediffimflux").is_valid().to_numpy(zero_copy_only=False)
         else:
@@ -184,7 +192,7 @@ def forced_losses(raw: pa.Table) -> dict[str, int]:
         forced = _forced(records, row)
         tests = (
             ("failed status", ~_good_status(records)),
-            ("no flux", np.isnan(flux)),
+            ("no flux", np.isnan(_forced_counts(records))),
             ("no zero point", np.isnan(records.floats("magzpsci"))),
             ("no time or band", ~_usable(forced)),
         )
@@ -221,7 +229,7 @@ def normalise(raw: pa.Table) -> pa.Table:
     pyarrow.Table
         :data:`pipeline.tables.ALERTS`, same rows, same order.
     """
-    packet = Records(raw)
+    packet = _packet(raw)
     candidate = packet.record("candidate")
     candid = _candid(raw)
     trigger = _detections(candidate, np.arange(raw.num_rows, dtype=np.int64))
@@ -312,7 +320,7 @@ def night_of(alerts: pa.Table) -> NDArray[np.int32]:
 
 def night_disagreement(raw: pa.Table, alerts: pa.Table) -> Bool:
     """Return where the survey's own night number, ``nid``, names another night, bool (n,)."""
-    nid = Records(raw).record("candidate").integers("nid")
+    nid = _packet(raw).record("candidate").integers("nid")
     named = night.date_number(FIRST_NIGHT_MJD + np.where(nid > 0, nid, 0))
     return (nid > 0) & (named != night_of(alerts))
 
@@ -326,7 +334,6 @@ ZTF = Survey(
     name="ztf",
     bands=BANDS,
     cutout_columns=("cutoutScience", "cutoutTemplate", "cutoutDifference"),
-    schema_family="ztf",
     alert_id=alert_id,
     faults=faults,
     normalise=normalise,
