@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.science import light_curve_rates, light_curve_statistics, supernova
+from pipeline.science import glint_streaks, light_curve_rates, light_curve_statistics, supernova
 from pipeline.science.registry import NIGHT, SCIENCE, ScienceModule, apply, night_module, order, science_module
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "SCIENCE",
     "ScienceModule",
     "apply",
+    "glint_streaks",
     "light_curve_rates",
     "light_curve_statistics",
     "night_module",
