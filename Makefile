@@ -1,0 +1,68 @@
+# alertmill: `make help` lists what can be done.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+SAMPLE ?= sample
+NIGHT ?= 20240212
+ALERTS ?= 2000
+export OMP_NUM_THREADS := 1
+export OPENBLAS_NUM_THREADS := 1
+export MKL_NUM_THREADS := 1
+unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME
+
+.PHONY: help setup run test check bench interop docs chaos fuzz lock clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+
+setup: $(STAMP)  ## make .venv, install the locked packages, compile the kernels once
+
+$(STAMP): requirements.lock requirements-setup.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else f"alertmill needs Python 3.11 to 3.13, not {v[0]}.{v[1]}: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-setup.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --require-hashes -r requirements.lock \
+	  || $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable . \
+	  || $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m pipeline.warm
+	@touch $@
+
+run: $(STAMP)  ## simulate a sample night, build its catalogs, run the nightly flow, print the summary
+	@SAMPLE=$(SAMPLE) NIGHT=$(NIGHT) ALERTS=$(ALERTS) BIN=$(BIN) bash docs/sample_night.sh
+
+test: $(STAMP)  ## the tests
+	$(BIN)/python -m pytest -m "not chaos and not interop and not bench" -n auto --dist loadgroup
+
+check: $(STAMP)  ## format, lint, types, layers, lock
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_layers.py tests/test_project.py
+
+bench: $(STAMP)  ## measure: alerts per second, memory, stage by stage
+	$(BIN)/python -m pytest -m bench -s tests/bench
+
+chaos: $(STAMP)  ## kill runs at random moments, and see the same bytes
+	$(BIN)/python -m pytest -m chaos -s
+
+fuzz: $(STAMP)  ## damage packets for a while
+	ALERTMILL_FUZZ_EXAMPLES=5000 $(BIN)/python -m pytest tests/test_avro_fuzz.py
+
+interop: $(STAMP)  ## other tools, browser, notebooks
+	$(BIN)/python -m pytest -m interop
+
+docs: $(STAMP)  ## run what the documents say
+	$(BIN)/python -m pytest -q tests/test_docs.py
+
+lock: $(STAMP)  ## write the locks anew from pyproject.toml, without index addresses
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	  --no-emit-index-url --no-emit-find-links --extra dev --no-emit-package alertmill pyproject.toml -o requirements.lock
+	echo uv | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	  --no-emit-index-url --no-emit-find-links - -o requirements-setup.lock
+
+clean:  ## remove .venv, caches and the sample night
+	rm -rf $(VENV) $(SAMPLE) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

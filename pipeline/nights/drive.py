@@ -1,0 +1,240 @@
+"""The stages of a run in order. The Prefect flow and the plain command call the same functions."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline import paths
+from pipeline.dumps import Source, segments, source_sha256
+from pipeline.errors import InputError, PipelineError
+from pipeline.execute import Executor, open_executor
+from pipeline.nights import commit as committing
+from pipeline.nights.decode import DecodeJob, decode_segment
+from pipeline.nights.enrich import EnrichJob, enrich_part, part_key, science_dataset
+from pipeline.nights.enrichment import science_schema
+from pipeline.nights.finish import FinishJob, finish_key, finish_night
+from pipeline.nights.run import Run, is_finished, locked, only_results
+from pipeline.nights.settle import NightPlan, plan_nights, settle_night
+from pipeline.store import hold, read_ledgers
+
+
+@dataclass
+class Outcome:
+    """What became of a run: ledgers and changes by night, and the errors of nights that failed."""
+
+    is_up_to_date: bool = False
+    ledgers: dict[int, dict[str, Any]] = field(default_factory=dict)
+    changes: dict[int, committing.Change] = field(default_factory=dict)
+    errors: dict[int, PipelineError] = field(default_factory=dict)
+    reports: dict[int, str] = field(default_factory=dict)
+
+
+def up_to_date(run: Run) -> Outcome | None:
+    """Return the outcome of a run that has nothing to do, or None. Starts no server, writes nothing."""
+    ledgers = read_ledgers(run.root, run.survey)
+    if not is_finished(run, ledgers):
+        return None
+    names = {source.name for source in run.sources}
+    mine = {
+        night: ledger for night, ledger in ledgers.items() if names & {entry["name"] for entry in ledger["sources"]}
+    }
+    return Outcome(is_up_to_date=True, ledgers=mine)
+
+
+def decode(run: Run, executor: Executor) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Decode every segment of every source; return the receipts, and the sha256 of each source."""
+    jobs = [
+        DecodeJob(run.root, run.staging, run.survey, segment, run.night, run.config.cut, run.config.part, run.config.schemas)
+        for source in run.sources
+        for segment in segments(
+            source, max_packets=run.config.part.max_alerts, max_bytes=run.config.part.max_bytes
+        )
+    ]
+    names = [f"segment {job.segment.index} of {job.segment.source.name}" for job in jobs]
+    receipts = only_results(run.run_tasks(executor, "decode", decode_segment, jobs, names), stage="decode")
+    hashes = run.run_tasks(executor, "hash", source_sha256, run.sources, [source.name for source in run.sources])
+    digests = only_results(hashes, stage="hash")
+    return receipts, {source.name: digest for source, digest in zip(run.sources, digests, strict=True)}
+
+
+@contextlib.contextmanager
+def night_leases(run: Run, nights: Sequence[int]) -> Iterator[None]:
+    """Hold the leases of these nights, taken in order so that two runs cannot wait for each other."""
+    with contextlib.ExitStack() as stack:
+        leases = [
+            stack.enter_context(hold(run.root, f"{run.survey}-{paths.night_name(night)}")) for night in sorted(nights)
+        ]
+        yield
+        for lease in leases:
+            lease.check()
+
+
+def settle(
+    run: Run, executor: Executor, receipts: Sequence[Mapping[str, Any]], digests: Mapping[str, str]
+) -> dict[int, NightPlan]:
+    """Return what each night will be, duplicates decided."""
+    started = time.perf_counter()
+    schemas = {key: text for receipt in receipts for key, text in receipt["schemas"].items()}
+    plans = plan_nights(run, receipts, digests)
+    for plan in plans.values():
+        known = dict(schemas)
+        for entry in run.root.files(f"{run.survey}/schemas"):
+            identity = entry.rsplit("/", 1)[1].removesuffix(".avsc").rpartition("-")
+            known.setdefault(f"{identity[0]}:{identity[2]}", run.root.path(entry).read_text(encoding="utf-8"))
+        settle_night(run, plan, executor, known)
+    committing.save_schemas(run, schemas)
+    run.timing.append({"stage": "settle", "seconds": round(time.perf_counter() - started, 3), "tasks": len(plans)})
+    return plans
+
+
+def enrich(run: Run, executor: Executor, plans: Mapping[int, NightPlan]) -> dict[int, PipelineError]:
+    """Compute the science of every part that has none with the present definitions; return the nights that failed."""
+    dataset = science_dataset(run.config.release)
+    jobs, names, home = [], [], []
+    for night, plan in plans.items():
+        known = {part["name"]: part for part in (plan.before or {}).get("parts", [])}
+        is_same = (plan.before or {}).get("releases", {}).get(run.config.release, {}).get("definitions") == run.definitions
+        for part in plan.parts:
+            old = known.get(part["name"])
+            alerts = part["files"]["alerts"]["sha256"]
+            if is_same and not run.force and old and dataset in old["files"] and old["files"]["alerts"]["sha256"] == alerts:
+                part["files"][dataset] = old["files"][dataset]
+                continue
+            key = part_key(alerts, run.definitions)
+            jobs.append(EnrichJob(run.root, run.staging, run.survey, night, part["name"], part["files"]["alerts"]["path"], run.recipe, dataset, key))
+            names.append(part["name"])
+            home.append((night, part))
+    errors: dict[int, PipelineError] = {}
+    for (night, part), result in zip(home, run.run_tasks(executor, "enrich", enrich_part, jobs, names), strict=True):
+        if isinstance(result, PipelineError):
+            errors.setdefault(night, result)
+        else:
+            part["files"][dataset] = result["file"]
+            part["keys"] = result["keys"]
+            _add_seconds(run, result["seconds"])
+    return errors
+
+
+def _add_seconds(run: Run, seconds: Mapping[str, float]) -> None:
+    """Sum the time of each column group over parts, as stages of their own."""
+    for name, spent in seconds.items():
+        stage = f"enrich: {name}"
+        entry = next((item for item in run.timing if item["stage"] == stage), None)
+        if entry is None:
+            entry = {"stage": stage, "seconds": 0.0, "tasks": 0}
+            run.timing.append(entry)
+        entry["seconds"] = round(entry["seconds"] + spent, 3)
+        entry["tasks"] += 1
+
+
+def finish(run: Run, executor: Executor, plans: Mapping[int, NightPlan]) -> tuple[dict[int, dict[str, Any]], dict[int, PipelineError]]:
+    """Run what needs whole nights; return its receipts by night, and the nights that failed."""
+    dataset = science_dataset(run.config.release)
+    jobs = []
+    for night, plan in plans.items():
+        alerts = tuple(part["files"]["alerts"]["path"] for part in plan.parts)
+        science = tuple(part["files"][dataset]["path"] for part in plan.parts)
+        key = finish_key([*alerts, *science, *plan.rejects])
+        jobs.append(
+            FinishJob(run.root, run.staging, run.survey, night, alerts, science, tuple(plan.rejects), tuple(plan.replaced), key)
+        )
+    results = run.run_tasks(executor, "finish", finish_night, jobs, [paths.night_name(job.night) for job in jobs])
+    done: dict[int, dict[str, Any]] = {}
+    errors: dict[int, PipelineError] = {}
+    for job, result in zip(jobs, results, strict=True):
+        if isinstance(result, PipelineError):
+            errors[job.night] = result
+        else:
+            done[job.night] = result
+            _add_seconds(run, {f"night: {name}": spent for name, spent in result["seconds"].items()})
+    return done, errors
+
+
+def commit(run: Run, plans: Mapping[int, NightPlan], finished: Mapping[int, dict[str, Any]]) -> Outcome:
+    """Commit every night that is whole."""
+    outcome = Outcome()
+    committing.save_release_schema(run, science_schema(run.recipe))
+    run.observer.stage("commit", len(finished))
+    for night in sorted(finished):
+        try:
+            ledger, change = committing.commit_night(run, plans[night], finished[night])
+        except PipelineError as error:
+            outcome.errors[night] = error
+        else:
+            outcome.ledgers[night] = json.loads(json.dumps(ledger))
+            outcome.changes[night] = change
+        run.observer.advance("commit")
+    return outcome
+
+
+def report(run: Run, outcome: Outcome) -> None:
+    """Write the report of every committed night; a report that fails is told, the night stands."""
+    from pipeline.report import write_report
+
+    nights = [night for night in outcome.ledgers if night != paths.UNKNOWN_NIGHT]
+    run.observer.stage("report", len(nights))
+    for night in nights:
+        try:
+            page = write_report(run.root.folder, run.survey, night)
+            outcome.reports[night] = str(page)
+        except (PipelineError, ValueError, OSError) as error:
+            run.observer.note(f"the report of {night} could not be written: {error}")
+        run.observer.advance("report")
+
+
+def run_stages(run: Run, executor: Executor) -> Outcome:
+    """Run all stages after :func:`up_to_date`, in this process. The caller holds :func:`pipeline.nights.run.locked`."""
+    named = [run.night] if run.night is not None else []
+    with night_leases(run, named):
+        receipts, digests = decode(run, executor)
+        found = sorted({int(night) for receipt in receipts for night in receipt["nights"]} - set(named))
+        with night_leases(run, found):
+            return after_decode(run, executor, receipts, digests)
+
+
+def after_decode(
+    run: Run, executor: Executor, receipts: Sequence[Mapping[str, Any]], digests: Mapping[str, str]
+) -> Outcome:
+    """Settle, enrich, finish and commit; the leases of the nights are held."""
+    plans = settle(run, executor, receipts, digests)
+    failed = enrich(run, executor, plans)
+    whole = {night: plan for night, plan in plans.items() if night not in failed}
+    finished, more = finish(run, executor, whole)
+    outcome = commit(run, plans, finished)
+    outcome.errors = {**failed, **more, **outcome.errors}
+    return outcome
+
+
+def run_direct(run: Run) -> Outcome:
+    """Run all stages in this process, on the executor that the configuration names; without Prefect.
+
+    An interrupted or failed run keeps its staging, so that the next one goes on from there.
+    """
+    with locked(run), open_executor(run.config.execution) as executor:
+        outcome = run_stages(run, executor)
+        conclude(run, outcome)
+    return outcome
+
+
+def conclude(run: Run, outcome: Outcome) -> None:
+    """Write the reports and, if every night is whole, remove the staging."""
+    if run.config.report:
+        report(run, outcome)
+    if not outcome.errors:
+        run.close()
+
+
+def first_error(outcome: Outcome) -> PipelineError | None:
+    """Return the error of the first night that failed, told with its night."""
+    for night, error in sorted(outcome.errors.items()):
+        error.message = f"{paths.night_name(night)} failed: {error.message}"
+        return error
+    return None
+
+
+__all__ = ["InputError", "Outcome", "Source", "run_stages", "up_to_date"]

@@ -1,0 +1,233 @@
+"""A run: what it was asked, what it will read, and where it prepares its files."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+from pipeline import paths
+from pipeline.config import Config
+from pipeline.dumps import Source, list_sources
+from pipeline.errors import InputError, PartError, PipelineError
+from pipeline.execute import Executor
+from pipeline.filters import conditions
+from pipeline.nights.enrichment import Recipe, definitions, make_recipe
+from pipeline.schema import key_of
+from pipeline.store import Root, hold, is_held, open_root
+from pipeline.surveys import get as get_survey
+
+DECODE_VERSION = 1
+"""Raised whenever decode or normalisation gives other rows or numbers."""
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+
+class Observer(Protocol):
+    """Who is told of a run's progress."""
+
+    def stage(self, name: str, total: int) -> None:
+        """A stage begins, with so many tasks."""
+
+    def advance(self, name: str) -> None:
+        """A task of it ended."""
+
+    def note(self, message: str) -> None:
+        """Something the user should read."""
+
+
+class Silent:
+    """An observer that tells nobody."""
+
+    def stage(self, name: str, total: int) -> None:
+        """See :class:`Observer`."""
+
+    def advance(self, name: str) -> None:
+        """See :class:`Observer`."""
+
+    def note(self, message: str) -> None:
+        """See :class:`Observer`."""
+
+
+@dataclass
+class Run:
+    """One run. Everything in it was checked before any work began.
+
+    Attributes
+    ----------
+    key : str
+        Names the staging folder: equal for a repetition of the same run, which then finds the finished parts.
+    definitions : dict of str to str
+        Definition key of each column group.
+    """
+
+    config: Config
+    root: Root
+    sources: list[Source]
+    night: int | None
+    force: bool
+    recipe: Recipe
+    definitions: dict[str, str]
+    key: str
+    observer: Observer
+    timing: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def survey(self) -> str:
+        """Name of the survey."""
+        return self.config.survey
+
+    @property
+    def staging(self) -> str:
+        """Staging folder, relative to the root."""
+        return paths.staging_folder(f"{self.survey}-{self.key}")
+
+    def run_tasks(
+        self, executor: Executor, stage: str, function: Callable[[Job], Result], jobs: Sequence[Job], names: Sequence[str]
+    ) -> list[Result | PipelineError]:
+        """Run one stage's tasks and return what each gave, in the order of the jobs, errors included."""
+        started = time.perf_counter()
+        self.observer.stage(stage, len(jobs))
+        results: list[Any] = [None] * len(jobs)
+        for index, result in executor.map(function, jobs, names):
+            results[index] = result
+            self.observer.advance(stage)
+        self.timing.append({"stage": stage, "seconds": round(time.perf_counter() - started, 3), "tasks": len(jobs)})
+        return results
+
+    def close(self) -> None:
+        """Remove the staging folder: the run ended well."""
+        shutil.rmtree(self.root.path(self.staging), ignore_errors=True)
+        for folder in (paths.STAGING, paths.LEASES):
+            with contextlib.suppress(OSError):
+                self.root.path(folder).rmdir()
+
+
+def prepare(
+    config: Config,
+    inputs: Sequence[str],
+    *,
+    night: int | None = None,
+    force: bool = False,
+    observer: Observer | None = None,
+) -> Run:
+    """Check everything that can be checked before work begins. Starts no server and reads no packet.
+
+    Raises
+    ------
+    InputError
+        Something named is missing, unreadable or of the wrong kind.
+    """
+    survey = get_survey(config.survey)
+    paths.parse_release(config.release)
+    if config.cut is not None:
+        conditions.parse(config.cut, survey.superset)
+    sources = list_sources(inputs)
+    recipe = make_recipe(config)
+    root = open_root(config.root, create=True)
+    group_definitions = definitions(recipe)
+    key = key_of(
+        [[source.name, source.size, source.mtime_ns] for source in sources],
+        night,
+        decode_key(config),
+        config.release,
+    )[:16]
+    return Run(config, root, sources, night, force, recipe, group_definitions, key, observer or Silent())
+
+
+def decode_key(config: Config) -> str:
+    """Return the key of whatever decides the decoded parts, besides the source."""
+    return key_of(config.survey, DECODE_VERSION, paths.LAYOUT_VERSION, config.part.model_dump(), config.cut, config.schemas)
+
+
+@contextlib.contextmanager
+def locked(run: Run) -> Iterator[None]:
+    """Hold the run's own lease while the block runs, and sweep what killed runs have left."""
+    with hold(run.root, f"{run.survey}-run-{run.key}"):
+        _sweep_staging(run)
+        yield
+
+
+def _sweep_staging(run: Run) -> None:
+    folder = run.root.path(paths.STAGING)
+    if not folder.is_dir():
+        return
+    for entry in sorted(folder.iterdir()):
+        survey, _, key = entry.name.rpartition("-")
+        is_own = entry == run.root.path(run.staging)
+        if entry.is_dir() and (run.force if is_own else not is_held(run.root, f"{survey}-run-{key}")):
+            shutil.rmtree(entry, ignore_errors=True)
+    leases = run.root.path(paths.LEASES)
+    for entry in sorted(leases.glob("*.json")) if leases.is_dir() else []:
+        if not is_held(run.root, entry.stem):
+            entry.unlink(missing_ok=True)
+
+
+def only_results(results: Sequence[Result | PipelineError], *, stage: str) -> list[Result]:
+    """Return the results, or raise the first error with the number of others."""
+    errors = [result for result in results if isinstance(result, PipelineError)]
+    if errors:
+        first = errors[0]
+        if len(errors) > 1:
+            first.message = f"{first.message} (and {len(errors) - 1} more of the {len(results)} tasks of {stage} failed)"
+        raise first
+    return [result for result in results if not isinstance(result, PipelineError)]
+
+
+def remembered(root: Root, receipt: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return the receipt of a finished task, or do the task and write its receipt.
+
+    A receipt is written last, so whatever it lists is whole; a repeated run does not compute it again.
+    """
+    path = root.path(receipt)
+    if path.is_file():
+        try:
+            known = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            known = None
+        if isinstance(known, dict) and all(root.exists(relative) for relative in known.get("staged", [])):
+            return known
+    result = compute()
+    root.write_text(receipt, json.dumps(result))
+    return result
+
+
+def is_finished(run: Run, ledgers: Mapping[int, Mapping[str, Any]]) -> bool:
+    """Tell whether every night of every source stands in the archive with the present definitions."""
+    if run.force:
+        return False
+    for source in run.sources:
+        entries = {
+            night: (ledger, entry)
+            for night, ledger in ledgers.items()
+            for entry in ledger["sources"]
+            if entry["name"] == source.name
+        }
+        if not entries:
+            return False
+        for night, (ledger, entry) in entries.items():
+            if not _is_same_source(source, entry) or entry["decode_key"] != _source_key(run):
+                return False
+            science = ledger["releases"].get(run.config.release, {})
+            if science.get("definitions") != run.definitions and night != paths.UNKNOWN_NIGHT:
+                return False
+        nights = next(iter(entries.values()))[1]["nights"]
+        if set(nights) != set(entries):
+            return False
+    return bool(run.sources)
+
+
+def _source_key(run: Run) -> str:
+    return key_of(decode_key(run.config), run.night)
+
+
+def _is_same_source(source: Source, entry: Mapping[str, Any]) -> bool:
+    return source.size == entry["size"] and source.mtime_ns == entry["mtime_ns"]
+
+
+__all__ = ["InputError", "PartError", "Run", "decode_key", "is_finished", "locked", "only_results", "prepare"]
