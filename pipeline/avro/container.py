@@ -9,6 +9,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from mmap import mmap
 
 import cramjam
 import zstandard
@@ -110,7 +111,7 @@ class HeaderCache:
         self._known: list[tuple[bytes, Header]] = []
         self._capacity = capacity
 
-    def get(self, data: bytes | memoryview) -> Header:
+    def get(self, data: bytes | memoryview | mmap) -> Header:
         """Return the header of a container.
 
         Raises
@@ -129,7 +130,7 @@ class HeaderCache:
         return header
 
 
-def _read_long(data: bytes | memoryview, p: int, stop: int) -> tuple[int, int]:
+def _read_long(data: bytes | memoryview | mmap, p: int, stop: int) -> tuple[int, int]:
     raw = shift = 0
     for _ in range(10):
         if p >= stop:
@@ -145,7 +146,7 @@ def _read_long(data: bytes | memoryview, p: int, stop: int) -> tuple[int, int]:
     raise FrameError("an integer of the framing has more than 64 bits", p)
 
 
-def _read_header(data: bytes | memoryview) -> Header:
+def _read_header(data: bytes | memoryview | mmap) -> Header:
     if len(data) == 0:
         raise FrameError("the file is empty", 0)
     if data[:4] != MAGIC:
@@ -233,10 +234,12 @@ def _decompress(data: bytes, codec: str, limit: int) -> bytes:
 
 
 # --------------------------------------------------------------------------------------- containers
-def blocks(data: bytes | memoryview, header: Header) -> Iterator[Block | Fault]:
+def blocks(
+    data: bytes | memoryview | mmap, header: Header, start: int | None = None, stop: int | None = None
+) -> Iterator[Block | Fault]:
     """Walk the blocks of a container without decompressing them.
 
-    Where framing breaks, the stretch up to the next sync marker is one fault and the walk goes on behind it.
+    Where framing breaks, the stretch up to and with the next sync marker is one fault and the walk goes on behind it.
 
     Parameters
     ----------
@@ -244,34 +247,34 @@ def blocks(data: bytes | memoryview, header: Header) -> Iterator[Block | Fault]:
         The whole container (a memory map will do).
     header : Header
         Its header.
+    start, stop : int, optional
+        Walk the blocks that begin in this stretch only; both must be where a block begins.
     """
     end = len(data)
     sync = bytes(data[header.length : header.length + SYNC_BYTES])
-    p = header.length + SYNC_BYTES
+    p = header.length + SYNC_BYTES if start is None else start
     if p > end:
         yield _fault(data, "the file ends within its first sync marker", header.length, end, header)
         return
-    while p < end:
-        start = p
+    while p < (end if stop is None else stop):
+        begin = p
         try:
             count, p = _read_long(data, p, end)
             size, p = _read_long(data, p, end)
-            if count < 0 or size < 0 or count > max(size, 0) or size > end - p - SYNC_BYTES:
+            if count < 0 or size < 0 or size > end - p - SYNC_BYTES:
                 raise FrameError(f"a block of {count} datums and {size} bytes is not whole ({end - p} bytes left)", p)
             if bytes(data[p + size : p + size + SYNC_BYTES]) != sync:
                 raise FrameError("no sync marker where the block should end", p + size)
         except FrameError as error:
-            p = _find(data, sync, start)
-            yield _fault(data, f"{error.reason} at byte {error.offset}", start, p if p >= 0 else end, header)
-            if p < 0:
-                return
-            p += SYNC_BYTES
+            found = _find(data, sync, begin)
+            p = found + SYNC_BYTES if found >= 0 else end
+            yield _fault(data, f"{error.reason} at byte {error.offset}", begin, p, header)
             continue
         yield Block(p, size, count)
         p += size + SYNC_BYTES
 
 
-def _find(data: bytes | memoryview, sync: bytes, start: int) -> int:
+def _find(data: bytes | memoryview | mmap, sync: bytes, start: int) -> int:
     """Return where the next sync marker stands, or -1; in steps, so that a memory map is never copied whole."""
     step = 1 << 20
     for at in range(start, len(data), step):
@@ -339,7 +342,7 @@ def split_container(data: bytes, cache: HeaderCache) -> list[Datum | Fault]:
     return out
 
 
-def _fault(data: bytes | memoryview, reason: str, start: int, stop: int, header: Header) -> Fault:
+def _fault(data: bytes | memoryview | mmap, reason: str, start: int, stop: int, header: Header) -> Fault:
     return Fault(reason, start, stop - start, bytes(data[start:stop]), header.schema.id)
 
 

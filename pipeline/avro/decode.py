@@ -100,7 +100,7 @@ def decode(
             rows, records = _records(data, batch, faults)
             if records:  # a schema that no sound body was written with is nobody's schema: no error
                 tables.append(_plan(schema, superset, reencoded).table(records))
-                points.append(_points(tables[-1]))
+                points.append(points_of(tables[-1]))
                 kept.extend(rows)
     whole = pa.concat_tables(tables) if tables else plan_schema(superset).empty_table()
     order = np.array(kept, dtype=np.int64)
@@ -156,7 +156,8 @@ def read_body(datum: Datum) -> dict[str, Any] | str:
     return record
 
 
-def _points(table: pa.Table) -> np.ndarray:
+def points_of(table: pa.Table) -> np.ndarray:
+    """Return 1 + the total length of each row's top-level lists, int64 (n,)."""
     total = np.ones(table.num_rows, dtype=np.int64)
     for field in table.schema:
         if pa.types.is_list(field.type):

@@ -1,0 +1,25 @@
+"""Dumps: the sources of an input, their segments, and the packets or tables in them."""
+
+from pipeline.dumps.packets import Reader, datums
+from pipeline.dumps.reencoded import TableBatch, tables
+from pipeline.dumps.registry import SchemaResolver
+from pipeline.dumps.segments import MAX_BYTES, MAX_PACKETS, Packet, Segment, Tally, packets, segments
+from pipeline.dumps.sources import Source, list_sources, source_sha256
+
+__all__ = [
+    "MAX_BYTES",
+    "MAX_PACKETS",
+    "Packet",
+    "Reader",
+    "SchemaResolver",
+    "Segment",
+    "Source",
+    "TableBatch",
+    "Tally",
+    "datums",
+    "list_sources",
+    "packets",
+    "segments",
+    "source_sha256",
+    "tables",
+]

@@ -1,0 +1,331 @@
+"""Segments of a source, and the packets in them.
+
+A segment is what one task decodes: a pure function of the source's bytes, small enough to hold, and cheap to send (it
+carries offsets or names, never data).
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from pipeline.avro.container import SYNC_BYTES, Block, Fault, FrameError, HeaderCache, blocks
+from pipeline.dumps.inflate import Inflated
+from pipeline.dumps.sources import Source, is_packet, member_role, printable, walk_files
+from pipeline.dumps.tar import FileStream, Stream, members
+from pipeline.errors import SourceError
+
+MAX_PACKETS = 10_000
+MAX_BYTES = 256 << 20
+MAX_MEMBER_BYTES = 64 << 20
+"""Largest member of an archive or folder that is read: a packet is 0.1 MB."""
+
+_EXPANSION = 4
+"""Decoded bytes for one byte of a compressed block, as an estimate for the size of segments."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A stretch of a source.
+
+    Attributes
+    ----------
+    source : Source
+        What it is a part of.
+    number : int
+        Place among the source's segments, from 0.
+    start, stop : int
+        Bytes of the file (``tar``, ``avro``); ``stop`` is -1 where the segment is all there is.
+    members : tuple of str
+        Relative paths (``folder``, ``parquet``).
+    n_packets : int
+        Packets in it, -1 where only reading will tell (``tar.gz``).
+    skipped : tuple of str
+        Names of members that are no packets, where they are known beforehand.
+    """
+
+    source: Source
+    number: int
+    start: int = 0
+    stop: int = -1
+    members: tuple[str, ...] = ()
+    n_packets: int = -1
+    skipped: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Packet:
+    """Bytes of one packet (or one block of a container, header before it).
+
+    Attributes
+    ----------
+    member : str or None
+        Name within the archive or folder.
+    data : bytes
+        The packet, framing included.
+    offset : int
+        What to add to a position in ``data`` to get the position in the member (or in the file, without member).
+    """
+
+    member: str | None
+    data: bytes
+    offset: int
+
+
+@dataclass(slots=True)
+class Tally:
+    """What reading a segment brought to light, filled as it goes.
+
+    Attributes
+    ----------
+    packets : int
+        Packets (blocks of a container) handed out.
+    skipped : list of str
+        Names of members that are no packets.
+    sha256 : str or None
+        Of the whole file, where reading passed over all of it (``tar.gz``).
+    """
+
+    packets: int = 0
+    skipped: list[str] = field(default_factory=list)
+    sha256: str | None = None
+
+
+def segments(source: Source, max_packets: int = MAX_PACKETS, max_bytes: int = MAX_BYTES) -> list[Segment]:
+    """Cut a source into segments of at most ``max_packets`` packets and about ``max_bytes`` bytes.
+
+    A ``.tar.gz`` is one stream and one segment. A folder without packets has one segment without members.
+
+    Raises
+    ------
+    SourceError
+        The source is cut or damaged as a whole.
+    """
+    if source.kind == "tar":
+        return _of_tar(source, max_packets, max_bytes)
+    if source.kind == "folder":
+        return _of_folder(source, max_packets, max_bytes)
+    if source.kind == "avro":
+        return _of_container(source, max_packets, max_bytes)
+    if source.kind == "parquet":
+        return _of_parquet(source, max_packets)
+    return [Segment(source, 0, n_packets=1 if source.kind == "wire" else -1)]
+
+
+class _Cutter:
+    """Gathers packets until a limit is reached."""
+
+    def __init__(self, max_packets: int, max_bytes: int) -> None:
+        self._limits = max_packets, max_bytes
+        self.packets = self.size = 0
+
+    def full(self, packets: int, size: int) -> bool:
+        """Count ``packets`` more; True if they begin a new segment."""
+        full = self.packets > 0 and (self.packets + packets > self._limits[0] or self.size + size > self._limits[1])
+        if full:
+            self.packets = self.size = 0
+        self.packets += packets
+        self.size += size
+        return full
+
+
+def _of_tar(source: Source, max_packets: int, max_bytes: int) -> list[Segment]:
+    out: list[Segment] = []
+    cutter = _Cutter(max_packets, max_bytes)
+    start, packets, skipped = 0, 0, []
+    with FileStream(source.path, buffering=0) as stream:
+        for member in members(stream, source.name):
+            if not (member.is_file and is_packet(member.name, stream.read(min(4, member.size)))):
+                skipped.append(member.name)
+                continue
+            if cutter.full(1, member.size):
+                out.append(Segment(source, len(out), start, member.start, (), packets, tuple(skipped)))
+                start, packets, skipped = member.start, 0, []
+            packets += 1
+    out.append(Segment(source, len(out), start, -1, (), packets, tuple(skipped)))
+    return out
+
+
+def _of_folder(source: Source, max_packets: int, max_bytes: int) -> list[Segment]:
+    groups: list[list[str]] = [[]]
+    skipped: list[str] = []
+    cutter = _Cutter(max_packets, max_bytes)
+    for name, entry in walk_files(Path(source.path)):
+        role = member_role(name, entry.path)
+        if role == "other":
+            skipped.append(printable(name))
+        if role != "packet":  # archives and tables are sources of their own
+            continue
+        if cutter.full(1, entry.stat().st_size):
+            groups.append([])
+        groups[-1].append(name)
+    return [
+        Segment(source, i, members=tuple(group), n_packets=len(group), skipped=tuple(skipped) if i == 0 else ())
+        for i, group in enumerate(groups)
+    ]
+
+
+def _of_container(source: Source, max_packets: int, max_bytes: int) -> list[Segment]:
+    with _mapped(source) as data:
+        try:
+            header = HeaderCache(1).get(data)
+        except FrameError:
+            return [Segment(source, 0, n_packets=1)]  # reading it gives the fault
+        cutter = _Cutter(max_packets, max_bytes)
+        out: list[Segment] = []
+        start, packets = header.length + SYNC_BYTES, 0
+        at = start
+        for item in blocks(data, header):
+            if isinstance(item, Block):
+                count, end = item.count, item.offset + item.size + SYNC_BYTES
+                size = item.size * (1 if header.codec == "null" else _EXPANSION)
+            else:
+                count, size, end = 1, item.length, item.offset + item.length
+            if cutter.full(count, size):
+                out.append(Segment(source, len(out), start, at, (), packets))
+                start, packets = at, 0
+            packets += count
+            at = end
+    return [*out, Segment(source, len(out), start, -1, (), packets)]
+
+
+def _of_parquet(source: Source, max_packets: int) -> list[Segment]:
+    names = [""]
+    skipped: list[str] = []
+    if Path(source.path).is_dir():
+        roles = [(name, member_role(name, entry.path)) for name, entry in walk_files(Path(source.path))]
+        names = [name for name, role in roles if role == "parquet"]
+        skipped = [printable(name) for name, role in roles if role == "other"]
+    groups: list[list[str]] = [[]]
+    sizes = [0]
+    for name in names:
+        rows = pq.read_metadata(Path(source.path, name)).num_rows
+        if groups[-1] and sizes[-1] + rows > max_packets:
+            groups.append([])
+            sizes.append(0)
+        groups[-1].append(name)
+        sizes[-1] += rows
+    return [
+        Segment(source, i, members=tuple(group), n_packets=size, skipped=tuple(skipped) if i == 0 else ())
+        for i, (group, size) in enumerate(zip(groups, sizes, strict=True))
+    ]
+
+
+# --------------------------------------------------------------------------------------- packets
+class _Mapped:
+    """A file mapped into memory, closed by ``with``."""
+
+    def __init__(self, source: Source) -> None:
+        self._file = Path(source.path).open("rb")  # noqa: SIM115 (closed by __exit__)
+        self._map = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
+
+    def __enter__(self) -> mmap.mmap:
+        return self._map
+
+    def __exit__(self, *error: object) -> None:
+        self._map.close()
+        self._file.close()
+
+
+def _mapped(source: Source) -> _Mapped:
+    try:
+        return _Mapped(source)
+    except (OSError, ValueError) as error:
+        raise SourceError(f"cannot be read: {error}", source=source.name) from None
+
+
+def packets(segment: Segment, tally: Tally | None = None) -> Iterator[Packet | Fault]:
+    """Stream the packets of a segment, in source order.
+
+    Parameters
+    ----------
+    segment : Segment
+        Of any kind but ``parquet``.
+    tally : Tally, optional
+        Filled on the way.
+
+    Yields
+    ------
+    Packet or Fault
+        A fault where a member is too large, cannot be opened, or a container's framing is broken.
+
+    Raises
+    ------
+    SourceError
+        The source is cut or damaged as a whole.
+    """
+    tally = Tally() if tally is None else tally
+    for item in _packets(segment, tally):
+        tally.packets += isinstance(item, Packet)
+        yield item
+
+
+def _packets(segment: Segment, tally: Tally) -> Iterator[Packet | Fault]:
+    source = segment.source
+    if source.kind == "tar":
+        with FileStream(source.path, segment.start) as stream:
+            yield from _from_tar(stream, segment, tally)
+    elif source.kind == "tar.gz":
+        with Inflated(source.path, source.name) as inflated:
+            yield from _from_tar(inflated, segment, tally)
+            tally.sha256 = inflated.sha256
+    elif source.kind == "folder":
+        tally.skipped.extend(segment.skipped)
+        for name in segment.members:
+            yield _from_file(Path(source.path, name), printable(name))
+    elif source.kind == "avro":
+        with _mapped(source) as data:
+            yield from _from_container(data, segment)
+    elif source.kind == "wire":
+        yield Packet(None, Path(source.path).read_bytes(), 0)
+    else:
+        raise SourceError(f"a {source.kind} source has tables, no packets", source=source.name)
+
+
+def _from_tar(stream: Stream, segment: Segment, tally: Tally) -> Iterator[Packet | Fault]:
+    stop = None if segment.stop < 0 else segment.stop
+    for member in members(stream, segment.source.name, stop):
+        head = stream.read(min(4, member.size)) if member.is_file else b""
+        if not member.is_file or not is_packet(member.name, head):
+            tally.skipped.append(member.name)
+        elif member.size > MAX_MEMBER_BYTES:
+            yield _too_large(member.name, member.size)
+        else:
+            data = head + stream.read(member.size - len(head))
+            if len(data) == member.size:  # else the walk itself finds the archive cut
+                yield Packet(member.name, data, 0)
+
+
+def _from_file(path: Path, name: str) -> Packet | Fault:
+    try:
+        size = path.stat().st_size
+        return _too_large(name, size) if size > MAX_MEMBER_BYTES else Packet(name, path.read_bytes(), 0)
+    except OSError as error:
+        return Fault(f"the file cannot be read: {error.strerror or error}", 0, 0, member=name)
+
+
+def _too_large(name: str, size: int) -> Fault:
+    return Fault(f"{size} bytes, more than the {MAX_MEMBER_BYTES} a packet may have", 0, size, member=name)
+
+
+def _from_container(data: mmap.mmap, segment: Segment) -> Iterator[Packet | Fault]:
+    try:
+        header = HeaderCache(1).get(data)
+    except FrameError:
+        yield Packet(None, data[:MAX_MEMBER_BYTES], 0)  # taking it apart gives the fault
+        return
+    head = data[: header.length + SYNC_BYTES]
+    stop = None if segment.stop < 0 else segment.stop
+    start = segment.start
+    for item in blocks(data, header, segment.start, stop):
+        if isinstance(item, Fault):
+            yield item
+            start = item.offset + item.length
+        else:
+            end = item.offset + item.size + SYNC_BYTES
+            yield Packet(None, head + data[start:end], start - len(head))
+            start = end
