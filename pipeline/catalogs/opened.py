@@ -58,7 +58,7 @@ class Catalog:
     path : Path
         Its folder.
     name, digest : str
-        Name; sha256 of its content (positions, coverage, columns), independent of how files were written.
+        Name; sha256 of what decides a match (positions, coverage, columns, epoch, radius), however files were written.
     declaration : CatalogDeclaration
         The declaration it was built by.
     rows, rows_without_position : int

@@ -137,8 +137,6 @@ def _clean(data: pa.ChunkedArray, missing: Sequence[str]) -> pa.ChunkedArray:
         data = pc.utf8_trim_whitespace(pc.utf8_trim(pc.utf8_trim_whitespace(data), '"'))
         none = pc.is_in(data, value_set=pa.array(["", *missing], pa.string()))
         return pc.if_else(none, pa.scalar(None, pa.string()), data)
-    if pa.types.is_floating(data.type):
-        return pc.if_else(pc.is_finite(data), data, pa.scalar(None, data.type))
     return data
 
 
@@ -146,8 +144,13 @@ def _cast(data: pa.ChunkedArray, target: pa.DataType, where: str) -> pa.ChunkedA
     try:
         if pa.types.is_floating(target) and pa.types.is_integer(data.type):
             data = data.cast(pa.float64())
+        if pa.types.is_floating(data.type):  # NaN and infinity stand for "no value" in catalogs
+            data = pc.if_else(pc.is_finite(data), data, pa.scalar(None, data.type))
         # Rounding float64 to a declared float32 is meant; cutting an integer or a fraction is not.
-        return data.cast(target, safe=not (pa.types.is_floating(target) and pa.types.is_floating(data.type)))
+        data = data.cast(target, safe=not (pa.types.is_floating(target) and pa.types.is_floating(data.type)))
+        if pa.types.is_floating(target):  # a text may say "nan" as well
+            data = pc.if_else(pc.is_finite(data), data, pa.scalar(None, target))
+        return data
     except pa.ArrowException as error:
         raise CatalogError(f"values do not fit type {target}: {error}", source=where) from error
 

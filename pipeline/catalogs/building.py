@@ -69,7 +69,7 @@ def build(
     region = healpix.ALL_SKY if covered is None else healpix.merge_ranges(covered)
     facts = {
         "layout": LAYOUT,
-        "digest": _digest(index, region, columns),
+        "digest": _digest(declaration, index, region, columns),
         "rows": len(rows),
         "rows_without_position": len(table) - len(rows),
         "order": index.order,
@@ -88,8 +88,9 @@ def _degrees(table: pa.Table, name: str) -> NDArray[np.float64]:
     return table.column(name).to_numpy()
 
 
-def _digest(index: MatchIndex, covered: NDArray[np.int64], columns: pa.Table) -> str:
-    digest = hashlib.sha256()
+def _digest(declaration: CatalogDeclaration, index: MatchIndex, covered: NDArray[np.int64], columns: pa.Table) -> str:
+    """Return the sha256 of everything that decides what an alert gets from the catalog."""
+    digest = hashlib.sha256(f"{declaration.name} {declaration.epoch!r} {declaration.radius_arcsec!r}\n".encode())
     for array in (index.healpix_29, index.ra, index.dec, covered):
         digest.update(np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<")).tobytes())
     for name in columns.column_names:
