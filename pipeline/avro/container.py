@@ -22,7 +22,7 @@ MAGIC = b"Obj\x01"
 SYNC_BYTES = 16
 MAX_HEADER_BYTES = 8 << 20
 MAX_BLOCK_BYTES = 256 << 20
-"""Largest block, after decompression, that is read: a packet is 0.1 MB, a writer's block at most some MB."""
+"""Most that one block, and all blocks of one packet together, may inflate to: a packet is 0.1 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +228,7 @@ def _decompress(data: bytes, codec: str, limit: int) -> bytes:
         out = _CODECS[codec](data, limit)
     except Exception as error:
         raise ValueError(f"{codec} block is damaged: {' '.join(str(error).split())[:120]}") from None
-    if len(out) > limit:
+    if codec != "null" and len(out) > limit:
         raise ValueError(f"{codec} block of more than {limit} bytes")
     return out
 
@@ -284,14 +284,27 @@ def _find(data: bytes | memoryview | mmap, sync: bytes, start: int) -> int:
     return -1
 
 
-def split_block(data: bytes | memoryview, block: Block, header: Header) -> list[Datum | Fault]:
+def split_block(
+    data: bytes | memoryview, block: Block, header: Header, limit: int = MAX_BLOCK_BYTES
+) -> list[Datum | Fault]:
     """Return the datums of one block.
 
     A datum that breaks the schema hides those behind it in the same block: it and they are one fault.
+
+    Parameters
+    ----------
+    data : bytes-like
+        The container.
+    block : Block
+        Which block of it.
+    header : Header
+        The container's header.
+    limit : int
+        Most bytes that the block may inflate to.
     """
     raw = bytes(data[block.offset : block.offset + block.size])
     try:
-        body = _decompress(raw, header.codec, MAX_BLOCK_BYTES)
+        body = _decompress(raw, header.codec, limit)
     except ValueError as error:
         return [Fault(str(error), block.offset, block.size, raw, header.schema.id)]
     compressed = header.codec != "null"
@@ -337,8 +350,11 @@ def split_container(data: bytes, cache: HeaderCache) -> list[Datum | Fault]:
     except FrameError as error:
         return [Fault(f"{error.reason} at byte {error.offset}" if error.offset else error.reason, 0, len(data), data)]
     out: list[Datum | Fault] = []
+    left = MAX_BLOCK_BYTES
     for block in blocks(data, header):
-        out.extend([block] if isinstance(block, Fault) else split_block(data, block, header))
+        items: list[Datum | Fault] = [block] if isinstance(block, Fault) else split_block(data, block, header, left)
+        left = max(left - sum(item.length for item in items), 0)
+        out.extend(items)
     return out
 
 

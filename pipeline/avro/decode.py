@@ -66,7 +66,12 @@ def cutout_schema(superset: pa.Schema, cutout_columns: Sequence[str]) -> pa.Sche
 
 
 def decode(
-    data: Sequence[Datum], superset: pa.Schema, cutout_columns: Sequence[str], *, reencoded: bool = False
+    data: Sequence[Datum],
+    superset: pa.Schema,
+    cutout_columns: Sequence[str],
+    *,
+    reencoded: bool = False,
+    source: str | None = None,
 ) -> Decoded:
     """Decode datums of any mix of writer schemas.
 
@@ -81,6 +86,8 @@ def decode(
     reencoded : bool
         True for a source that someone else has written anew: top-level fields that the survey has not are then kept
         as JSON in ``origin_added``. In a native source such a field is an error.
+    source : str, optional
+        Named in the error.
 
     Raises
     ------
@@ -99,7 +106,7 @@ def decode(
         for batch in _batches(data, indices):
             rows, records = _records(data, batch, faults)
             if records:  # a schema that no sound body was written with is nobody's schema: no error
-                tables.append(_plan(schema, superset, reencoded).table(records))
+                tables.append(_plan(schema, superset, reencoded, source).table(records))
                 points.append(points_of(tables[-1]))
                 kept.extend(rows)
     whole = pa.concat_tables(tables) if tables else plan_schema(superset).empty_table()
@@ -210,11 +217,12 @@ class _Plan:
 
 
 @lru_cache(maxsize=256)
-def _plan(schema: WriterSchema, superset: pa.Schema, reencoded: bool) -> _Plan:
+def _plan(schema: WriterSchema, superset: pa.Schema, reencoded: bool, source: str | None) -> _Plan:
     native = [field for field in schema.arrow if field.name in superset.names or not reencoded]
     if missing := unheld(superset, pa.schema(native)):
         raise SourceError(
             f"writer schema {schema.id} has field {missing} that the raw columns cannot hold without loss",
+            source=source,
             mend="add this version's .avsc to the survey's schemas and decode the source again",
         )
     added = tuple(name for name in schema.arrow.names if name not in superset.names)

@@ -192,10 +192,10 @@ def _kind(head: bytes, path: Path) -> str:
             inner = zlib_ng.decompressobj(31).decompress(head, BLOCK)
         except ZLIB_ERROR as error:
             raise InputError(f"input {path} is a damaged gzip file ({error})", mend="fetch it again") from None
-        if len(inner) < BLOCK or is_header(inner):
+        if len(inner) < BLOCK or _is_tar(inner, path):
             return "tar.gz"
         raise InputError(f"input {path} is a gzip file, but not of a tar archive", mend="decompress it first")
-    if is_header(head[:BLOCK]):
+    if _is_tar(head[:BLOCK], path):
         return "tar"
     if path.name.lower().endswith((".tar", ".tar.gz", ".tgz", ".parquet")):
         raise InputError(f"input {path} is damaged: its first bytes are not those of its kind", mend="fetch it again")
@@ -206,6 +206,11 @@ def _kind(head: bytes, path: Path) -> str:
     raise InputError(
         f"input {path} is of no known kind", mend="give a folder of packets, .tar, .tar.gz, .avro or .parquet"
     )
+
+
+def _is_tar(block: bytes, path: Path) -> bool:
+    """Whether a file begins with a tar header; zeros are an archive without members only if the name says so."""
+    return is_header(block) and (any(block) or path.name.lower().endswith((".tar", ".tar.gz", ".tgz")))
 
 
 def _read_schema(path: Path) -> pa.Schema:

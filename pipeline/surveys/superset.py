@@ -333,7 +333,25 @@ def to_version(rows: pa.Table, schema: Mapping[str, Any]) -> list[dict[str, Any]
         array = data.chunk(0) if data.num_chunks == 1 else pa.concat_arrays(data.chunks or [pa.nulls(0, data.type)])
         columns.append(widen(array, plain(array.type)))
     records = pa.table(columns, names=present.column_names).to_pylist() if columns else [{}] * rows.num_rows
-    return [_value(record, schema, "", {}, "") for record in records]
+    named: dict[str, Any] = {}
+    _define(schema, "", named)
+    return [_value(record, schema, "", named, "") for record in records]
+
+
+def _define(schema: Any, namespace: str, named: dict[str, Any]) -> None:
+    """Note every named type by its full name, also those that stand in a branch no value takes."""
+    if isinstance(schema, list):
+        for kind in schema:
+            _define(kind, namespace, named)
+    elif isinstance(schema, dict):
+        if "name" in schema:
+            name = full_name(schema, namespace)
+            named[name] = {**schema, "name": name}
+            namespace = name.rpartition(".")[0]
+        for part in [schema["type"], schema.get("items"), schema.get("values")]:
+            _define(part, namespace, named)
+        for field in schema.get("fields", []):
+            _define(field["type"], namespace, named)
 
 
 def _value(value: Any, schema: Any, namespace: str, named: dict[str, Any], path: str) -> Any:
@@ -347,9 +365,7 @@ def _value(value: Any, schema: Any, namespace: str, named: dict[str, Any], path:
     if isinstance(kind, (dict, list)):
         return _value(value, kind, namespace, named, path)
     if isinstance(schema, dict) and "name" in schema:
-        name = full_name(schema, namespace)
-        named[name] = schema
-        namespace = name.rpartition(".")[0]
+        namespace = full_name(schema, namespace).rpartition(".")[0]
     if value is None and kind != "null":
         raise SchemaError(f"field {path} is null, and this version of the schema has no null there")
     if kind in ("record", "error"):
