@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +11,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import paths
+from pipeline.archive.listing import (
+    DECLARED,
+    parts_of,
+    release_schema,
+    releases_of,
+    resolve_release,
+    schema_of_parts,
+)
 from pipeline.archive.pruning import Cone, Nights, Part, choose_nights, parse_mjd, prune
-from pipeline.archive.rows import read_rows, rows_of_ids, schema_of_file
+from pipeline.archive.rows import read_rows, rows_of_ids
 from pipeline.archive.selection import NIGHT, Selection, check_where, choose_columns
 from pipeline.errors import InputError, StoreError
 from pipeline.store.ledger import read_ledger
 from pipeline.store.root import Root, open_root
-from pipeline.tables import ALERTS, EXPOSURES, FLAT, LINKS, PROVENANCE, REJECTS
 
-_DECLARED = {
-    "science": FLAT,
-    "alerts": ALERTS,
-    "provenance": PROVENANCE,
-    "rejects": REJECTS,
-    "exposures": EXPOSURES,
-    "links": LINKS,
-}
-"""Schemas to answer with where no file exists yet."""
+_MAIN = "main"
 
 
 def open_archive(root: str | Path, *, survey: str | None = None) -> Archive:
@@ -108,7 +106,7 @@ class Archive:
         name = self._resolve(survey)
         if name is None:
             return []
-        return sorted({str(self._read_ledger(name, night)["release"]) for night in self.nights(name)})
+        return sorted(set().union(*(releases_of(self._read_ledger(name, night)) for night in self.nights(name))))
 
     def _read_ledger(self, survey: str, night: int) -> dict[str, Any]:
         path = self._root.path(paths.ledger_file(survey, night))
@@ -190,7 +188,7 @@ class Archive:
         survey: str | None = None,
     ) -> Selection:
         """Select from ``alerts``: the canonical alert with its light curve; parameters as in :meth:`science`."""
-        return self._select("alerts", nights, columns, cone, mjd, where, None, survey)
+        return self._select("alerts", nights, columns, cone, mjd, where, _MAIN, survey)
 
     def raw(
         self,
@@ -207,15 +205,15 @@ class Archive:
         Positions and times of the cuts are the canonical ones; ``where`` speaks of native columns, nested ones as
         ``pyarrow.compute.field("candidate", "magpsf")``.
         """
-        return self._select("raw", nights, columns, cone, mjd, where, None, survey)
+        return self._select("raw", nights, columns, cone, mjd, where, _MAIN, survey)
 
     def provenance(self, nights: Nights = None, *, survey: str | None = None) -> Selection:
         """Select from ``provenance``: where each alert's packet came from."""
-        return self._select("provenance", nights, None, None, None, None, None, survey)
+        return self._select("provenance", nights, None, None, None, None, _MAIN, survey)
 
     def exposures(self, nights: Nights = None, *, survey: str | None = None) -> Selection:
         """Select the exposures of the nights."""
-        return self._select("exposures", nights, None, None, None, None, None, survey)
+        return self._select("exposures", nights, None, None, None, None, _MAIN, survey)
 
     def links(self, nights: Nights = None, *, release: str = "main", survey: str | None = None) -> Selection:
         """Select the links that night modules found: streaks, tracklets, rankings."""
@@ -223,7 +221,7 @@ class Archive:
 
     def rejects(self, nights: Nights = None, *, survey: str | None = None) -> Selection:
         """Select the packets that were not accepted, with their reasons; ``night`` is the packet's own, if known."""
-        return self._select("rejects", nights, None, None, None, None, None, survey)
+        return self._select("rejects", nights, None, None, None, None, _MAIN, survey)
 
     def _select(
         self,
@@ -233,7 +231,7 @@ class Archive:
         cone: Any,
         mjd: Any,
         where: pc.Expression | None,
-        release: str | None,
+        release: str,
         survey: str | None,
     ) -> Selection:
         name = self._resolve(survey)
@@ -247,73 +245,43 @@ class Archive:
         times = parse_mjd(mjd)
         return Selection(dataset, tuple(prune(parts, circle, times)), schema, chosen, where, circle, times)
 
-    def _parts(self, survey: str | None, nights: Nights, dataset: str, release: str | None) -> list[Part]:
+    def _parts(self, survey: str | None, nights: Nights, dataset: str, release: str) -> list[Part]:
         present = [] if survey is None else self.nights(survey)
         chosen = choose_nights(nights, present)
         if survey is None:
             return []
-        wanted = None if release is None else self._release(survey, release)
+        wanted = resolve_release(self._root, survey, release)
         ledgers = {night: self._read_ledger(survey, night) for night in chosen}
-        parts: list[Part] = []
-        for night, ledger in ledgers.items():
-            if wanted is None or ledger["release"] == wanted:
-                parts += self._listed(survey, night, ledger, dataset)
-        if wanted is not None and ledgers and all(ledger["release"] != wanted for ledger in ledgers.values()):
-            there = sorted({str(ledger["release"]) for ledger in ledgers.values()})
+        held = {night: releases_of(ledger) for night, ledger in ledgers.items()}
+        if dataset == "science" and held and not any(wanted in there for there in held.values()):
+            there = sorted(set().union(*held.values()))
             raise InputError(f"no night asked for has release {release!r}", mend=f"they have {', '.join(there)}")
-        return parts
+        listed = (parts_of(self._root, survey, night, ledger, dataset, wanted) for night, ledger in ledgers.items())
+        return [part for parts in listed for part in parts]
 
-    def _listed(self, survey: str, night: int, ledger: Mapping[str, Any], dataset: str) -> list[Part]:
-        """Return what a ledger lists for a dataset as parts; the files of a whole night count as parts too."""
-        if dataset not in paths.PART_DATASETS:
-            files = ledger["night_files"].get(dataset) or []
-            return [
-                Part(survey, night, file["path"], int(file["rows"]), {dataset: self._absolute(file)}) for file in files
-            ]
-        parts = []
-        for part in ledger["parts"]:
-            files = {name: self._absolute(file) for name, file in part["files"].items()}
-            if dataset in files:
-                times = part.get("mjd_min"), part.get("mjd_max")
-                cells = part.get("cells")
-                listed = None if cells is None else tuple(cells)
-                parts.append(Part(survey, night, part["name"], int(part["rows"]), files, *times, listed))
-        return parts
-
-    def _absolute(self, file: Mapping[str, Any]) -> str:
-        return str(self._root.path(file["path"]))
-
-    def _release(self, survey: str, release: str) -> str:
-        """Return the release that a name stands for; ``science/releases.json`` resolves ``main``."""
-        try:
-            named = json.loads(self._root.path(f"{survey}/science/releases.json").read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return release
-        except (OSError, ValueError) as error:
-            raise StoreError(f"releases.json of {survey} cannot be read: {error}") from error
-        return str(named.get(release, release))
-
-    def _schema(self, survey: str | None, dataset: str, parts: Sequence[Part], release: str | None) -> pa.Schema:
-        if dataset == "science" and survey is not None and release is not None:
-            path = self._root.path(paths.release_schema_file(survey, self._release(survey, release)))
-            if path.is_file():
-                return pa.ipc.read_schema(pa.py_buffer(path.read_bytes())).remove_metadata()
-        if parts:
-            return schema_of_file(parts[-1].files[dataset])
-        # nothing was chosen: the columns are those of the newest night that has any, so that conditions keep working
-        for night in reversed([] if survey is None else self.nights(survey)):
-            listed = self._listed(str(survey), night, self._read_ledger(str(survey), night), dataset)
-            if listed:
-                return schema_of_file(listed[-1].files[dataset])
-        if dataset in _DECLARED:
-            return _DECLARED[dataset]
+    def _schema(self, survey: str | None, dataset: str, parts: Sequence[Part], release: str) -> pa.Schema:
+        if survey is not None:
+            wanted = resolve_release(self._root, survey, release)
+            declared = release_schema(self._root, survey, wanted) if dataset == "science" else None
+            if declared is not None:
+                return declared
+            if parts:
+                return schema_of_parts(parts, dataset)
+            # nothing was chosen: the columns are those of the newest night that has any, so conditions keep working
+            for night in reversed(self.nights(survey)):
+                listed = parts_of(self._root, survey, night, self._read_ledger(survey, night), dataset, wanted)
+                if listed:
+                    return schema_of_parts(listed, dataset)
+        if dataset in DECLARED:
+            return DECLARED[dataset]
         if survey is None:
             raise InputError(f"the archive holds no night: the columns of {dataset} are not known yet")
         from pipeline import surveys
 
         known = surveys.get(survey)
         native = [field for field in known.superset if field.name not in known.cutout_columns]
-        return pa.schema([pa.field("alert_id", pa.int64()), pa.field("schema_version", pa.string()), *native])
+        own = [pa.field("alert_id", pa.int64()), pa.field("schema_version", pa.string())]
+        return pa.schema([*own, *native, pa.field("origin_added", pa.string())])
 
     # -------------------------------------------------------------------------------------- single alerts
     def light_curve(self, alert_id: int, *, nights: Nights = None, survey: str | None = None) -> pa.Table:
@@ -374,7 +342,7 @@ class Archive:
         name = self._resolve(survey)
         left = np.unique(ids)
         found: list[pa.Table] = []
-        for part in self._parts(name, nights, dataset, None):
+        for part in self._parts(name, nights, dataset, _MAIN):
             if len(left) == 0:
                 break
             rows = rows_of_ids(part, left)

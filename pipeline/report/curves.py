@@ -1,0 +1,279 @@
+"""Light curves as inline SVG, one drawing per quantity: magnitude, flux, luminosity."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from html import escape
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pipeline import lightcurve
+from pipeline.photometry import mag_error_from_flux, mag_from_flux
+from pipeline.report.axes import Scale, num, power_of_ten, round_ticks, span, text, tick_text
+from pipeline.report.palette import in_order, style
+
+WIDTH, HEIGHT = 640.0, 340.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 74.0, 12.0, 14.0, 46.0
+_ARROW = 13.0
+FORCED_SIGMA = 3.0
+LIMIT_SIGMA = 5.0
+_ERG_PER_SEC_PER_NJY_HZ_MPC2 = 1e-32 * (3.0856775814913673e24) ** 2
+"""1 nJy = 1e-32 erg/s/cm2/Hz; 1 Mpc = 3.0857e24 cm."""
+_LIGHT_NM_PER_SEC = 2.99792458e17
+
+_NU = "\N{GREEK SMALL LETTER NU}"
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Points:
+    """A light curve ready to draw; every array has shape (n,), times are days from the alert.
+
+    ``kind`` is ``detection``, ``forced`` or ``limit``; for a limit, ``flux_njy`` is the 5 sigma limit.
+    """
+
+    days: Floats
+    flux_njy: Floats
+    flux_err_njy: Floats
+    band: list[str]
+    kind: list[str]
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One light curve in one quantity: ``key`` is ``mag``, ``flux`` or ``luminosity``; without ``svg``, why not."""
+
+    key: str
+    name: str
+    svg: str
+    missing: str | None = None
+
+
+def points_of(light_curve: pa.Array, upper_limits: pa.Array, mjd: float) -> Points:
+    """Return one alert's light curve, each exposure once.
+
+    Parameters
+    ----------
+    light_curve, upper_limits : pyarrow.StructArray
+        Of length 1, as in ``alerts``.
+    mjd : float
+        Time of the alert.
+    """
+    primary = lightcurve.primary(light_curve)
+    limit = upper_limits.flatten()
+    names = [field.name for field in upper_limits.type]
+    limits = {name: values.flatten() for name, values in zip(names, limit, strict=True)}
+    forced = lightcurve.booleans(lightcurve.elements(primary, "is_forced"))
+    days = np.concatenate([lightcurve.floats(lightcurve.elements(primary, "mjd")), lightcurve.floats(limits["mjd"])])
+    flux = np.concatenate(
+        [lightcurve.floats(lightcurve.elements(primary, "flux_njy")), lightcurve.floats(limits["flux_limit_njy"])]
+    )
+    error = lightcurve.floats(lightcurve.elements(primary, "flux_err_njy"))
+    error = np.concatenate([error, np.full(len(limits["mjd"]), np.nan)])
+    bands = lightcurve.elements(primary, "band").to_pylist() + limits["band"].to_pylist()
+    kinds = ["forced" if is_forced else "detection" for is_forced in forced] + ["limit"] * len(limits["mjd"])
+    keep = np.flatnonzero(np.isfinite(days) & np.isfinite(flux)).tolist()
+    return Points(
+        days[keep] - mjd, flux[keep], error[keep], [str(bands[row]) for row in keep], [kinds[row] for row in keep]
+    )
+
+
+def drawings(points: Points, distance_mpc: float | None, *, label: str) -> list[Drawing]:
+    """Return the three drawings of a light curve.
+
+    Parameters
+    ----------
+    points : Points
+        The light curve.
+    distance_mpc : float, optional
+        Luminosity distance of the matched galaxy.
+    label : str
+        Names the alert for readers who cannot see the drawing.
+    """
+    if len(points.days) == 0:
+        return [Drawing(key, name, "", "the light curve is empty") for key, name in _NAMES.items()]
+    return [_magnitudes(points, label), _fluxes(points, label), _luminosities(points, distance_mpc, label)]
+
+
+_NAMES = {"mag": "magnitude", "flux": "flux", "luminosity": "luminosity"}
+
+
+@dataclass(frozen=True)
+class _Mark:
+    x: float
+    y: float
+    low: float
+    high: float
+    kind: str
+    band: str
+    is_negative: bool
+
+
+def _magnitudes(points: Points, label: str) -> Drawing:
+    """Draw AB magnitudes of |difference flux|; forced points below 3 sigma become 5 sigma limits."""
+    marks = []
+    mags = mag_from_flux(np.abs(points.flux_njy))
+    errors = mag_error_from_flux(np.abs(points.flux_njy), points.flux_err_njy)
+    for row, kind in enumerate(points.kind):
+        flux, error = points.flux_njy[row], points.flux_err_njy[row]
+        mag, half = float(mags[row]), float(errors[row]) if kind != "limit" else 0.0
+        if kind == "forced" and not abs(flux) >= FORCED_SIGMA * error:
+            mag, half, kind = float(mag_from_flux(LIMIT_SIGMA * error)), 0.0, "limit"
+        if math.isfinite(mag):
+            half = half if math.isfinite(half) else 0.0
+            marks.append(_Mark(points.days[row], mag, mag - half, mag + half, kind, points.band[row], flux < 0))
+    if not marks:
+        return Drawing("mag", _NAMES["mag"], "", "no point is significant")
+    return Drawing("mag", _NAMES["mag"], _svg(marks, "difference magnitude (AB mag)", label, faint_end="low"))
+
+
+def _fluxes(points: Points, label: str) -> Drawing:
+    factor, unit = _flux_unit(points)
+    marks = list(_linear_marks(points, np.full(len(points.days), factor)))
+    return Drawing("flux", _NAMES["flux"], _svg(marks, f"difference flux ({unit})", label, zero=True))
+
+
+def _flux_unit(points: Points) -> tuple[float, str]:
+    largest = float(np.max(np.abs(points.flux_njy)))
+    for factor, unit in ((1e-6, "mJy"), (1e-3, "µJy")):
+        if largest * factor >= 1:
+            return factor, unit
+    return 1.0, "nJy"
+
+
+def _luminosities(points: Points, distance_mpc: float | None, label: str) -> Drawing:
+    """Draw nu L_nu = 4 pi D_L^2 nu F_nu, signed, at the bands' pivot wavelengths, without K-correction."""
+    if distance_mpc is None or not distance_mpc > 0:
+        return Drawing("luminosity", _NAMES["luminosity"], "", "needs the distance of a matched galaxy")
+    pivots = [style(band).pivot_nm for band in points.band]
+    frequency = np.array([_LIGHT_NM_PER_SEC / pivot if pivot else np.nan for pivot in pivots])
+    factor = 4 * math.pi * distance_mpc**2 * _ERG_PER_SEC_PER_NJY_HZ_MPC2 * frequency
+    if not np.isfinite(factor).any():
+        return Drawing("luminosity", _NAMES["luminosity"], "", "the bands' wavelengths are not known")
+    largest = float(np.nanmax(np.abs(points.flux_njy * factor)))
+    exponent = math.floor(math.log10(largest)) if largest > 0 else 0
+    marks = list(_linear_marks(points, factor / 10.0**exponent))
+    unit = f"{_NU}L{_NU} ({power_of_ten(exponent)} erg s⁻¹)"
+    return Drawing("luminosity", _NAMES["luminosity"], _svg(marks, unit, label, zero=True))
+
+
+def _linear_marks(points: Points, factor: Floats) -> Iterable[_Mark]:
+    for row, kind in enumerate(points.kind):
+        y = float(points.flux_njy[row] * factor[row])
+        if math.isfinite(y):
+            half = float(points.flux_err_njy[row] * factor[row])
+            half = half if math.isfinite(half) else 0.0
+            yield _Mark(points.days[row], y, y - half, y + half, kind, points.band[row], False)
+
+
+# ------------------------------------------------------------------------------------------------- SVG
+def _svg(marks: list[_Mark], y_name: str, label: str, *, faint_end: str = "", zero: bool = False) -> str:
+    inverted = faint_end == "low"
+    x_range = span([mark.x for mark in marks], least=1.0)
+    heights = [value for mark in marks for value in (mark.low, mark.high, mark.y)] + ([0.0] if zero else [])
+    typical = max(abs(value) for value in heights)
+    y_range = span(heights, margin=0.1, least=0.2 if inverted else max(typical * 1e-3, 1e-12))
+    x = Scale(*x_range, _LEFT, WIDTH - _RIGHT)
+    bottom, top = HEIGHT - _BOTTOM, _TOP
+    y = Scale(*y_range, top, bottom) if inverted else Scale(*y_range, bottom, top)
+    inner = _frame(x, y, y_name, zero=zero)
+    for band in in_order({mark.band for mark in marks}):
+        inner += _band([mark for mark in marks if mark.band == band], band, x, y)
+    told = f"Light curve of {label}: {y_name} against days from the alert. {_summary(marks)}"
+    view = f"0 0 {num(WIDTH)} {num(HEIGHT)}"
+    return f'<svg viewBox="{view}" role="img" aria-label="{escape(told)}">{"".join(inner)}</svg>'
+
+
+def _summary(marks: list[_Mark]) -> str:
+    counts = {kind: sum(mark.kind == kind for mark in marks) for kind in ("detection", "forced", "limit")}
+    bands = ", ".join(in_order({mark.band for mark in marks}))
+    return (
+        f"{counts['detection']} detections, {counts['forced']} forced points and {counts['limit']} upper limits "
+        f"in {bands}, from {min(mark.x for mark in marks):.1f} to {max(mark.x for mark in marks):.1f} days."
+    )
+
+
+def _frame(x: Scale, y: Scale, y_name: str, *, zero: bool) -> list[str]:
+    bottom, left, right = HEIGHT - _BOTTOM, _LEFT, WIDTH - _RIGHT
+    out = []
+    y_ticks = round_ticks(y.low, y.high)
+    for tick in y_ticks:
+        at = num(y(tick))
+        strong = ' class="zero"' if zero and tick == 0 else ' class="grid"'
+        out.append(f'<path d="M{num(left)} {at}H{num(right)}"{strong}/>')
+        out.append(text(left - 8, y(tick) + 4, tick_text(tick, y_ticks), anchor="end", cls="tick"))
+    x_ticks = round_ticks(x.low, x.high, 6)
+    for tick in x_ticks:
+        out.append(f'<path d="M{num(x(tick))} {num(bottom)}v5" class="axis"/>')
+        out.append(text(x(tick), bottom + 18, tick_text(tick, x_ticks), cls="tick"))
+    out.append(f'<path d="M{num(left)} {num(_TOP)}V{num(bottom)}H{num(right)}" class="axis"/>')
+    out.append(text((left + right) / 2, HEIGHT - 8, "days from this alert (TAI)", cls="label"))
+    out.append(text(16, (bottom + _TOP) / 2, y_name, cls="label", turned=True))
+    return out
+
+
+def _band(marks: list[_Mark], band: str, x: Scale, y: Scale) -> list[str]:
+    """Draw a band as a few paths: bars, filled detections, hollow forced points, arrows for limits."""
+    drawn = style(band)
+    bars: list[str] = []
+    limits: list[str] = []
+    minus: list[str] = []
+    detections: list[str] = []
+    forced: list[str] = []
+    for mark in marks:
+        at_x, at_y = x(mark.x), y(mark.y)
+        if mark.kind == "limit":
+            limits.append(_arrow(at_x, at_y))
+            continue
+        if mark.high > mark.low:
+            bars.append(f"M{num(at_x)} {num(y(mark.low))}V{num(y(mark.high))}")
+        (detections if mark.kind == "detection" else forced).append(_shape(drawn.mark, at_x, at_y))
+        if mark.is_negative:
+            minus.append(f"M{num(at_x - 8)} {num(at_y)}h16")
+    colour = drawn.colour
+    out = []
+    for paths, fill, width in ((bars, "none", 1.2), (limits, "none", 1.4), (minus, "none", 1.4)):
+        if paths:
+            out.append(f'<path d="{"".join(paths)}" fill="{fill}" stroke="{colour}" stroke-width="{width}"/>')
+    if forced:
+        out.append(f'<path d="{"".join(forced)}" fill="#fff" stroke="{colour}" stroke-width="1.5"/>')
+    if detections:
+        out.append(f'<path d="{"".join(detections)}" fill="{colour}" stroke="#fff" stroke-width="0.8"/>')
+    return out
+
+
+def _arrow(x: float, y: float) -> str:
+    """Return an upper limit: a short bar with an arrow towards the faint end, which is down in every drawing."""
+    return f"M{num(x - 4)} {num(y)}h8M{num(x)} {num(y)}v{num(_ARROW)}m-3.5 -4.5l3.5 4.5l3.5 -4.5"
+
+
+def _shape(mark: str, x: float, y: float) -> str:
+    """Return the outline of a mark about 9 units wide."""
+    at = f"M{num(x)} {num(y)}"
+    return (
+        at
+        + {
+            "circle": "m-4.5 0a4.5 4.5 0 1 0 9 0a4.5 4.5 0 1 0 -9 0z",
+            "square": "m-4 -4h8v8h-8z",
+            "triangle": "m0 -5.2l5 8.7h-10z",
+            "triangle-down": "m0 5.2l5 -8.7h-10z",
+            "diamond": "m0 -5.6l5 5.6l-5 5.6l-5 -5.6z",
+            "plus": "m-1.5 -5h3v3.5h3.5v3h-3.5v3.5h-3v-3.5h-3.5v-3h3.5z",
+        }[mark]
+    )
+
+
+def legend_mark(band: str, kind: str) -> str:
+    """Return a small SVG of a band's mark, for the legend; ``kind`` as in :class:`Points`."""
+    drawn = style(band)
+    if kind == "limit":
+        path = f'<path d="{_arrow(9, 3)}" fill="none" stroke="{drawn.colour}" stroke-width="1.4"/>'
+    else:
+        fill = drawn.colour if kind == "detection" else "#fff"
+        path = f'<path d="{_shape(drawn.mark, 9, 9)}" fill="{fill}" stroke="{drawn.colour}" stroke-width="1.5"/>'
+    return f'<svg class="key" viewBox="0 0 18 18" aria-hidden="true">{path}</svg>'

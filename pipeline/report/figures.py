@@ -1,0 +1,214 @@
+"""Figures of a night as PNG bytes: no global state, no dates, the same bytes for the same numbers."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from astropy import units as u
+from astropy.coordinates import SkyCoord
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+from numpy.typing import NDArray
+
+from pipeline import healpix
+from pipeline.report.palette import FAINT, INK, RULE, style
+
+_DPI = 160
+_SKY_ORDER = 6
+_OBLIQUITY_DEG = 23.4392911
+"""Of the ecliptic at J2000."""
+
+Floats = NDArray[np.float64]
+
+
+def sky_figure(ra: Floats, dec: Floats, marked: Sequence[tuple[float, float]]) -> bytes:
+    """Draw where the alerts are: counts per order-6 HEALPix cell on a Mollweide map, ICRS, east to the left.
+
+    Parameters
+    ----------
+    ra, dec : ndarray
+        Degrees, shape (n,).
+    marked : sequence of (ra, dec)
+        Positions that are numbered from 1.
+    """
+    figure = Figure(figsize=(9.0, 5.1), dpi=_DPI, facecolor="white")
+    axes = figure.add_axes((0.03, 0.11, 0.94, 0.86), projection="mollweide")
+    axes.set_facecolor("#f4f7fa")
+    axes.grid(color=RULE, linewidth=0.7)
+    _galactic_plane(axes)
+    _ecliptic(axes)
+    cells, counts = np.unique(healpix.ang2pix(_SKY_ORDER, ra, dec), return_counts=True)
+    cell_ra, cell_dec = healpix.pix2ang(_SKY_ORDER, cells)
+    # the densest cells are drawn last, on top
+    order = np.argsort(counts, kind="stable")
+    drawn = axes.scatter(
+        *_map(cell_ra[order], cell_dec[order]),
+        c=counts[order],
+        s=7,
+        marker="o",
+        linewidths=0,
+        cmap="viridis_r",
+        norm=LogNorm(1, max(10, int(counts.max()))),
+        zorder=3,
+    )
+    for number, (mark_ra, mark_dec) in enumerate(marked, start=1):
+        x, y = _map(np.array([mark_ra]), np.array([mark_dec]))
+        axes.plot(x, y, marker="o", markersize=9, markerfacecolor="none", markeredgecolor="#b3122b", zorder=5)
+        axes.annotate(
+            str(number),
+            (float(x[0]), float(y[0])),
+            xytext=(7, 5),
+            textcoords="offset points",
+            fontsize=9,
+            fontweight="bold",
+            color="#b3122b",
+            zorder=6,
+        )
+    hours = np.arange(-150, 151, 30)
+    axes.set_xticks(np.radians(hours))
+    axes.set_xticklabels([f"{int(-degree) % 360}°" for degree in hours], fontsize=8, color=FAINT)
+    axes.tick_params(axis="y", labelsize=8, labelcolor=FAINT)
+    bar = figure.colorbar(drawn, ax=axes, orientation="horizontal", fraction=0.04, pad=0.06, shrink=0.6)
+    bar.set_label("alerts per HEALPix cell of 0.84 deg²", fontsize=10, color=INK)
+    bar.ax.tick_params(labelsize=9, colors=INK)
+    bar.ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    return _png(figure)
+
+
+def _map(ra: Floats, dec: Floats) -> tuple[Floats, Floats]:
+    """Return map coordinates in radians: right ascension grows to the left, 0 in the middle."""
+    return -np.radians((ra + 180.0) % 360.0 - 180.0), np.radians(dec)
+
+
+def _galactic_plane(axes: Axes) -> None:
+    plane = SkyCoord(l=np.linspace(0, 360, 721) * u.deg, b=np.zeros(721) * u.deg, frame="galactic").icrs
+    _curve(axes, plane.ra.deg, plane.dec.deg, color="#7a3e9d", linewidth=1.4, linestyle="-", label="Galactic plane")
+
+
+def _ecliptic(axes: Axes) -> None:
+    longitude = np.radians(np.linspace(0, 360, 721))
+    tilt = np.radians(_OBLIQUITY_DEG)
+    ra = np.degrees(np.arctan2(np.sin(longitude) * np.cos(tilt), np.cos(longitude))) % 360
+    dec = np.degrees(np.arcsin(np.sin(longitude) * np.sin(tilt)))
+    _curve(axes, ra, dec, color="#8a6500", linewidth=1.2, linestyle="--", label="Ecliptic")
+    axes.legend(loc="lower right", fontsize=9, frameon=False, labelcolor=INK, bbox_to_anchor=(1.02, -0.06))
+
+
+def _curve(axes: Axes, ra: Floats, dec: Floats, **options: Any) -> None:
+    x, y = _map(ra, dec)
+    jump = np.abs(np.diff(x)) > np.pi
+    x = np.insert(x, np.flatnonzero(jump) + 1, np.nan)
+    y = np.insert(y, np.flatnonzero(jump) + 1, np.nan)
+    axes.plot(x, y, zorder=2, **options)
+
+
+def magnitude_figure(magnitudes: Mapping[str, Floats], limits: Mapping[str, float]) -> bytes:
+    """Draw the alerts' magnitudes by band, and the median limit of the exposures as dotted lines.
+
+    Parameters
+    ----------
+    magnitudes : mapping
+        Band to difference magnitudes (AB), each of shape (n,), finite.
+    limits : mapping
+        Band to the median 5 sigma limit.
+    """
+    figure = Figure(figsize=(6.4, 4.0), dpi=_DPI, facecolor="white", layout="constrained")
+    axes = figure.add_subplot()
+    everything = np.concatenate([*magnitudes.values(), np.array(list(limits.values()))])
+    if everything.size:
+        low, high = np.quantile(everything, [0.001, 0.999])
+        bins = np.arange(np.floor(2 * low) / 2, np.ceil(2 * high) / 2 + 0.3, 0.25)
+        for band, values in magnitudes.items():
+            counts, _ = np.histogram(values, bins)
+            drawn = style(band)
+            label = f"{band}: {len(values):,}"
+            axes.stairs(counts, bins, color=drawn.colour, linewidth=2, linestyle=drawn.line, label=label)
+        for band, limit in limits.items():
+            axes.axvline(limit, color=style(band).colour, linewidth=1.2, linestyle=":")
+    axes.set_xlabel("difference magnitude (AB mag)")
+    axes.set_ylabel("alerts per 0.25 mag")
+    _plain(axes)
+    axes.legend(frameon=False, fontsize=10, labelcolor=INK, title="band: alerts", title_fontsize=9)
+    return _png(figure)
+
+
+def score_figure(scores: Mapping[str, Floats]) -> bytes:
+    """Draw a histogram of each classifier's score, counts on a logarithmic axis.
+
+    Parameters
+    ----------
+    scores : mapping
+        Model to scores in 0 to 1, each of shape (n,), finite.
+    """
+    figure = Figure(figsize=(6.4, 4.0), dpi=_DPI, facecolor="white", layout="constrained")
+    axes = figure.add_subplot()
+    bins = np.linspace(0, 1, 41)
+    looks = [("#0b5cad", "-"), ("#d1460f", "--"), ("#00806b", "-."), ("#7a3e9d", ":"), ("#3a3a3a", "-")]
+    for number, (model, values) in enumerate(scores.items()):
+        counts, _ = np.histogram(values, bins)
+        colour, line = looks[number % len(looks)]
+        label = f"{model}: {len(values):,}"
+        axes.stairs(counts, bins, color=colour, linestyle=line, linewidth=2, label=label)
+    axes.set_yscale("symlog", linthresh=1)
+    axes.set_ylim(0, None)
+    axes.set_xlim(0, 1)
+    axes.set_xlabel("classifier score (0 to 1)")
+    axes.set_ylabel("alerts per 0.025 of score")
+    _plain(axes)
+    axes.legend(frameon=False, fontsize=10, labelcolor=INK, title="model: alerts with a score", title_fontsize=9)
+    return _png(figure)
+
+
+def link_figure(ra: Floats, dec: Floats, mjd: Floats) -> bytes:
+    """Draw the alerts of one link on the sky, in arcminutes from their mean position, coloured by time.
+
+    Parameters
+    ----------
+    ra, dec, mjd : ndarray
+        Degrees, degrees and days, shape (n,).
+    """
+    figure = Figure(figsize=(3.4, 3.0), dpi=_DPI, facecolor="white", layout="constrained")
+    axes = figure.add_subplot()
+    centre_dec = float(np.mean(dec))
+    east = ((ra - ra[0] + 180.0) % 360.0 - 180.0) * np.cos(np.radians(centre_dec)) * 60
+    east, north = east - east.mean(), (dec - centre_dec) * 60
+    minutes = (mjd - mjd.min()) * 24 * 60
+    axes.plot(east, north, color=RULE, linewidth=1, zorder=1)
+    drawn = axes.scatter(east, north, c=minutes, cmap="viridis", s=28, edgecolors=INK, linewidths=0.5, zorder=2)
+    axes.set_aspect("equal", adjustable="datalim")
+    axes.invert_xaxis()
+    axes.set_xlabel("east (arcmin)", fontsize=9)
+    axes.set_ylabel("north (arcmin)", fontsize=9)
+    axes.xaxis.set_major_locator(MaxNLocator(4))
+    axes.yaxis.set_major_locator(MaxNLocator(4))
+    axes.tick_params(labelsize=8)
+    if float(minutes.max()) > 0:
+        bar = figure.colorbar(drawn, ax=axes, shrink=0.85)
+        bar.set_label("minutes from the first", fontsize=8)
+        bar.ax.tick_params(labelsize=8)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    return _png(figure)
+
+
+def _plain(axes: Axes) -> None:
+    axes.xaxis.label.set(fontsize=11, color=INK)
+    axes.yaxis.label.set(fontsize=11, color=INK)
+    axes.tick_params(labelsize=10, colors=INK)
+    axes.grid(axis="y", color=RULE, linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
+    return buffer.getvalue()
