@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import io
 import math
 import re
 import zlib
@@ -118,18 +117,11 @@ def parse_skymap(data: bytes, event: str | None = None, source: str = "sky map")
     if str(header.get("COORDSYS") or "C").strip()[:1] not in ("C", "E") and "COORDSYS" in header:
         raise CatalogError(f"sky map is in coordinates {header['COORDSYS']}, not equatorial", source=source)
     try:
-        if "UNIQ" in columns:
-            start, stop, density, order = _multi_order(columns)
-        else:
-            start, stop, density, order = _flat(header, columns)
-        distances = {
-            ours: np.asarray(columns[theirs], dtype=np.float64).reshape(-1)[order]
-            for theirs, ours in _DISTANCE.items()
-            if set(_DISTANCE) <= set(columns)
-        }
+        start, stop, values = (_multi_order if "UNIQ" in columns else _flat)(header, columns)
     except (KeyError, ValueError, IndexError) as error:
         raise CatalogError(f"sky map is not understood: {error}", source=source) from error
-    return make_skymap(name, _event_mjd(header), start, stop, density, distances, source=source)
+    density = values.pop("density_per_deg2")
+    return make_skymap(name, _event_mjd(header), start, stop, density, values, source=source)
 
 
 def make_skymap(
@@ -152,7 +144,11 @@ def make_skymap(
     mass = float((density * ((stop - start) * _CELL_DEG2)).sum())
     if not abs(mass - 1.0) <= _MASS_TOLERANCE:
         raise CatalogError(f"probability of the sky map sums to {mass:.6g}, not to 1", source=source)
-    first = _run_starts(start, stop, list(values.values()))
+    begins = np.ones(len(start), dtype=bool)
+    begins[1:] = start[1:] != stop[:-1]
+    for item in values.values():
+        _mark_changes(begins, item)
+    first = np.flatnonzero(begins)
     last = np.concatenate([first[1:], [len(start)]]) - 1
     start, stop = start[first], stop[last]
     values = {name: item[first] for name, item in values.items()}
@@ -173,14 +169,10 @@ def credible_levels(density: NDArray[np.float64], mass: NDArray[np.float64]) -> 
     return level
 
 
-def _run_starts(start: NDArray, stop: NDArray, values: list[NDArray]) -> NDArray[np.intp]:
-    """Return where runs of touching intervals with equal values begin."""
-    begins = np.ones(len(start), dtype=bool)
-    begins[1:] = start[1:] != stop[:-1]
-    for item in values:
-        bits = np.ascontiguousarray(item).view(np.int64)  # NaN equals NaN here
-        begins[1:] |= bits[1:] != bits[:-1]
-    return np.flatnonzero(begins)
+def _mark_changes(begins: NDArray[np.bool_], values: NDArray[np.float64]) -> None:
+    """Set ``begins`` where a value differs from the one before it; NaN equals NaN."""
+    bits = np.ascontiguousarray(values).view(np.int64)
+    begins[1:] |= bits[1:] != bits[:-1]
 
 
 def _fits_table(data: bytes, source: str) -> tuple[Any, dict[str, NDArray]]:
@@ -188,41 +180,57 @@ def _fits_table(data: bytes, source: str) -> tuple[Any, dict[str, NDArray]]:
 
     try:
         plain = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
-        with fits.open(io.BytesIO(plain), memmap=False) as opened:
+        with fits.HDUList.fromstring(plain, uint=True) as opened:  # in place: a flat map takes 400 MB
             table = next((item for item in opened if isinstance(item, fits.BinTableHDU)), None)
             if table is None:
                 raise CatalogError("sky map has no table", source=source)
             return table.header, {name: np.asarray(table.data[name]) for name in table.columns.names}
-    except (OSError, EOFError, zlib.error, ValueError, TypeError, KeyError) as error:
+    except (OSError, EOFError, zlib.error, ValueError, TypeError, KeyError, AttributeError) as error:
+        # AttributeError is what astropy raises from a buffer in which it finds no header at all.
         raise CatalogError(f"sky map cannot be read as FITS: {error}", source=source) from error
 
 
-def _multi_order(columns: dict[str, NDArray]) -> tuple[NDArray, NDArray, NDArray, NDArray]:
+def _multi_order(header: Any, columns: dict[str, NDArray]) -> tuple[NDArray, NDArray, dict[str, NDArray]]:
     orders, cells = healpix.from_uniq(columns["UNIQ"])
     shift = 2 * (healpix.MAX_ORDER - orders)
     start = cells << shift
     by = np.argsort(start, kind="stable")
-    density = np.asarray(columns["PROBDENSITY"], dtype=np.float64) / _DEG2_PER_SR
-    return start[by], ((cells + 1) << shift)[by], density[by], by
+    values = {name: _numbers(columns[theirs])[by] for theirs, name in _distances(columns).items()}
+    values["density_per_deg2"] = _numbers(columns["PROBDENSITY"])[by] / _DEG2_PER_SR
+    return start[by], ((cells + 1) << shift)[by], values
 
 
-def _flat(header: Any, columns: dict[str, NDArray]) -> tuple[NDArray, NDArray, NDArray, NDArray]:
+def _flat(header: Any, columns: dict[str, NDArray]) -> tuple[NDArray, NDArray, dict[str, NDArray]]:
     name = next((item for item in _PROBABILITY if item in columns), None)
     if name is None:
         raise KeyError(f"no column UNIQ or PROB among {', '.join(columns)}")
-    probability = np.asarray(columns[name], dtype=np.float64).reshape(-1)
-    nside = math.isqrt(len(probability) // 12)
-    order = nside.bit_length() - 1
-    if not probability.size or 12 * nside * nside != len(probability) or 1 << order != nside:
-        raise ValueError(f"{len(probability)} pixels are no HEALPix map")
-    cells = np.arange(len(probability), dtype=np.int64)
+    n_pixels = columns[name].size
+    order = math.isqrt(n_pixels // 12).bit_length() - 1
+    if not n_pixels or 12 << (2 * order) != n_pixels:
+        raise ValueError(f"{n_pixels} pixels are no HEALPix map")
     ordering = str(header.get("ORDERING", "RING")).strip().upper()
     if ordering not in ("NESTED", "NEST", "RING"):
         raise ValueError(f"ORDERING {ordering} is neither NESTED nor RING")
-    place = healpix.ring_of(order, cells) if ordering == "RING" else cells
+    place = healpix.ring_of(order, np.arange(n_pixels)) if ordering == "RING" else slice(None)
+    # A flat map of 12 million pixels is mostly runs of equal ones: they are joined before anything else is made.
+    wanted = {name: "density_per_deg2", **_distances(columns)}
+    begins = np.zeros(n_pixels, dtype=bool)
+    begins[0] = True
+    for theirs in wanted:
+        _mark_changes(begins, _numbers(columns[theirs])[place])
+    first = np.flatnonzero(begins)
+    values = {ours: _numbers(columns[theirs])[place][first] for theirs, ours in wanted.items()}
+    values["density_per_deg2"] /= healpix.cell_area_deg2(order)
     shift = 2 * (healpix.MAX_ORDER - order)
-    density = probability[place] / healpix.cell_area_deg2(order)
-    return cells << shift, (cells + 1) << shift, density, place
+    return first << shift, np.append(first[1:], n_pixels) << shift, values
+
+
+def _distances(columns: dict[str, NDArray]) -> dict[str, str]:
+    return _DISTANCE if set(_DISTANCE) <= set(columns) else {}
+
+
+def _numbers(column: NDArray) -> NDArray[np.float64]:
+    return np.asarray(column, dtype=np.float64).reshape(-1)  # rows may hold 1024 pixels each
 
 
 def _event_mjd(header: Any) -> float | None:

@@ -124,6 +124,7 @@ def test_map_of_a_part_of_the_sky() -> None:
     ("data", "message"),
     [
         (b"no map", "cannot be read as FITS"),
+        (b"SIMPLE" * 1000, "cannot be read as FITS"),
         (b"\x1f\x8b broken", "cannot be read as FITS"),
         (flat_bytes(np.full(12, 1 / 12))[:3000], "sky map"),
         (flat_bytes(np.full(12, 0.5)), "sums to 6"),
