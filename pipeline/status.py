@@ -73,7 +73,7 @@ def _verify_night(root: Root, survey: str, night: int, ledger: dict[str, Any]) -
     name = ledger["night"]
     try:
         check_ledger(ledger)
-    except Exception as error:  # noqa: BLE001 - a damaged ledger may fail anywhere; whatever it is, it is told
+    except Exception as error:
         found.append(Finding(survey, name, "unbalanced", paths.ledger_file(survey, night), str(error)))
     listed = listed_files(ledger)
     for path, file in listed.items():
@@ -87,10 +87,11 @@ def _verify_night(root: Root, survey: str, night: int, ledger: dict[str, Any]) -
 
 def _leftovers(root: Root) -> list[Finding]:
     """Return staging folders and leases of runs that no longer live."""
-    found = []
-    for path in root.files(paths.LEASES, "*.json"):
-        if not is_held(root, path.rsplit("/", 1)[1].removesuffix(".json")):
-            found.append(Finding("", "", "stray", path, "lease of a run that ended"))
+    found = [
+        Finding("", "", "stray", path, "lease of a run that ended")
+        for path in root.files(paths.LEASES, "*.json")
+        if not is_held(root, path.rsplit("/", 1)[1].removesuffix(".json"))
+    ]
     staging = root.path(paths.STAGING)
     for folder in sorted(staging.iterdir()) if staging.is_dir() else []:
         survey, _, key = folder.name.rpartition("-")

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -15,6 +16,18 @@ from pipeline.nights.commit import Change
 from pipeline.nights.drive import Outcome
 from pipeline.nights.run import Run, Silent
 from pipeline.store.ledger import COUNTS
+
+_HEADS = {
+    "packets_in": "packets\nin",
+    "written": "\nwritten",
+    "duplicates": "dupli-\ncates",
+    "conflicting": "conflic-\nting",
+    "rejected": "rejec-\nted",
+    "cut": "\ncut",
+    "other_night": "other\nnight",
+}
+_NIGHTS_TOLD = 12
+"""Nights whose changes are told one by one."""
 
 
 class _Bars:
@@ -56,8 +69,12 @@ def print_outcome(run: Run, outcome: Outcome) -> None:
         console.print(f"{run.survey} {nights}: finished already, nothing written (--force does it again)")
         return
     console.print(ledger_table(run.survey, list(outcome.ledgers.values())))
-    for night, change in outcome.changes.items():
-        console.print(f"{paths.night_name(night).removeprefix('night=')}: {_told(change)}")
+    if len(outcome.changes) > _NIGHTS_TOLD:
+        changed = sum(not change.is_empty for change in outcome.changes.values())
+        console.print(f"{len(outcome.changes)} nights, {changed} of them changed")
+    else:
+        for night, change in outcome.changes.items():
+            console.print(f"{paths.night_name(night).removeprefix('night=')}: {_told(change)}")
     for ledger in outcome.ledgers.values():
         for reason, count in ledger["reasons"].items():
             console.print(f"{ledger['night']}: {count:,} {reason}", markup=False)
@@ -67,9 +84,9 @@ def print_outcome(run: Run, outcome: Outcome) -> None:
 
 def _told(change: Change) -> str:
     if change.is_empty:
-        return f"{change.unchanged} parts, none changed"
+        return f"{change.unchanged} parts, none changed" if change.unchanged else "no parts"
     pieces = [
-        f"{len(names)} parts {what}"
+        f"{len(names)} {'part' if len(names) == 1 else 'parts'} {what}"
         for names, what in ((change.added, "added"), (change.replaced, "replaced"), (change.removed, "removed"))
         if names
     ]
@@ -78,11 +95,13 @@ def _told(change: Change) -> str:
 
 def ledger_table(survey: str, ledgers: list[dict[str, Any]]) -> Table:
     """Return the counts of nights as a table, with their sum."""
-    table = Table(title=f"{survey}: conservation ledger", title_justify="left")
-    table.add_column("night")
+    table = Table(
+        title=f"{survey}: conservation ledger", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
+    )
+    table.add_column("\nnight", no_wrap=True)
     for name in COUNTS:
-        table.add_column(name, justify="right")
-    table.add_column("size", justify="right")
+        table.add_column(_HEADS[name], justify="right", no_wrap=True)
+    table.add_column("\nsize", justify="right", no_wrap=True)
     for ledger in ledgers:
         counts = [f"{ledger['counts'][name]:,}" for name in COUNTS]
         table.add_row(ledger["night"], *counts, size_text(sum(ledger["bytes"].values())))

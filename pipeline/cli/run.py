@@ -12,13 +12,29 @@ from pipeline.cli.options import config_options, json_option
 
 @click.command()
 @click.argument("night", required=False, metavar="[NIGHT]")
-@click.option("--input", "inputs", multiple=True, required=True, metavar="PATH", help="Dump: folder, .tar, .tar.gz, .avro, Parquet. May be repeated.")
+@click.option(
+    "--input",
+    "inputs",
+    multiple=True,
+    required=True,
+    metavar="PATH",
+    help="Dump: folder, .tar, .tar.gz, .avro, Parquet. May be repeated.",
+)
 @config_options
 @click.option("--release", metavar="NAME", help="Release that science is written to. [default: main]")
 @click.option("--cut", metavar="CONDITION", help='Input cut on the packet\'s own fields, for example "rb >= 0.55".')
-@click.option("--max-rejects", type=float, metavar="SHARE", help="Largest share of undecodable packets of a source. [default: 0.01]")
-@click.option("--catalog", "catalogs", multiple=True, metavar="NAME[=DIR]", help="Built catalog to match with. May be repeated.")
-@click.option("--skymap", "skymaps", multiple=True, metavar="EVENT=FILE", help="Sky map to match with. May be repeated.")
+@click.option(
+    "--max-rejects",
+    type=float,
+    metavar="SHARE",
+    help="Largest share of undecodable packets of a source. [default: 0.01]",
+)
+@click.option(
+    "--catalog", "catalogs", multiple=True, metavar="NAME[=DIR]", help="Built catalog to match with. May be repeated."
+)
+@click.option(
+    "--skymap", "skymaps", multiple=True, metavar="EVENT=FILE", help="Sky map to match with. May be repeated."
+)
 @click.option("--model", "models", multiple=True, metavar="NAME[=DIR]", help="Classifier. [default: supernova]")
 @click.option("--schemas", metavar="DIR|URL", help="Writer schemas of wire-format messages: folder or schema registry.")
 @click.option("--workers", type=click.IntRange(min=1), help="Dask worker processes. [default: one a core]")
@@ -29,7 +45,7 @@ from pipeline.cli.options import config_options, json_option
 @click.option("--no-report", is_flag=True, help="Write no report.")
 @json_option
 def command(night: str | None, inputs: tuple[str, ...], config_file: str | None, as_json: bool, **options: Any) -> None:
-    """Run the nights of a dump: decode, enrich, commit, report.
+    r"""Run the nights of a dump: decode, enrich, commit, report.
 
     Without NIGHT every night found in the input is run, each alert into its own night. With NIGHT (YYYYMMDD) packets of
     other nights are counted as other_night and kept in rejects. Killed or failed runs go on when the same command is

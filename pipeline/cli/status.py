@@ -16,7 +16,7 @@ from pipeline.cli.options import json_option
 @click.option("--config", "config_file", metavar="FILE", help="Settings. [default: ./alertmill.toml]")
 @json_option
 def command(night: str | None, root: str | None, survey: str | None, config_file: str | None, as_json: bool) -> None:
-    """Show nights, counts and sizes.
+    r"""Show nights, counts and sizes.
 
     \b
     Example:
@@ -52,7 +52,7 @@ def command(night: str | None, root: str | None, survey: str | None, config_file
 
 def _summaries(ledgers: list[dict[str, object]]) -> dict[str, object]:
     kept = ("status", "counts", "reasons", "notes", "bytes", "sources")
-    out = {}
+    out: dict[str, object] = {}
     for ledger in ledgers:
         summary = {name: ledger[name] for name in kept}
         counts = ledger["counts"]

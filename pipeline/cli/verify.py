@@ -27,7 +27,7 @@ def command(
     repair: bool,
     as_json: bool,
 ) -> None:
-    """Re-hash parts against the ledgers; name strays and losses.
+    r"""Re-hash parts against the ledgers; name strays and losses.
 
     Exit code 1 if anything is lost, damaged or stray.
 

@@ -17,7 +17,7 @@ from pipeline.errors import ConservationError
 from pipeline.nights.run import Run
 from pipeline.nights.settle import NightPlan
 from pipeline.store import Root, write_ledger
-from pipeline.store.ledger import check_balance, check_ledger, listed_files
+from pipeline.store.ledger import check_ledger, listed_files
 
 _LIBRARIES = ("numpy", "pyarrow", "fastavro", "astropy", "numba", "scipy", "light-curve", "xgboost-cpu", "dask")
 
@@ -68,7 +68,8 @@ def _ledger(run: Run, plan: NightPlan, finished: Mapping[str, Any]) -> dict[str,
     releases = dict(before.get("releases", {}))
     releases[run.config.release] = {"definitions": run.definitions}
     night_files = {**before.get("night_files", {}), **finished["files"]}
-    ledger = {
+    sizes: dict[str, int] = {}
+    ledger: dict[str, Any] = {
         "layout": paths.LAYOUT_VERSION,
         "survey": run.survey,
         "night": paths.night_name(plan.night).removeprefix("night="),
@@ -81,7 +82,7 @@ def _ledger(run: Run, plan: NightPlan, finished: Mapping[str, Any]) -> dict[str,
         "sources": sources,
         "parts": plan.parts,
         "night_files": night_files,
-        "bytes": {},
+        "bytes": sizes,
         "groups": run.recipe.describe(run.definitions),
         "releases": releases,
         "timing": run.timing,
@@ -90,7 +91,7 @@ def _ledger(run: Run, plan: NightPlan, finished: Mapping[str, Any]) -> dict[str,
     }
     for file in listed_files(ledger).values():
         dataset = _dataset_of(file, ledger)
-        ledger["bytes"][dataset] = ledger["bytes"].get(dataset, 0) + file["bytes"]
+        sizes[dataset] = sizes.get(dataset, 0) + file["bytes"]
     return ledger
 
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from pipeline import avro, paths
 from pipeline.config import PartLimits
-from pipeline.dumps import Segment
+from pipeline.dumps import Segment, Tally
 from pipeline.filters import conditions
 from pipeline.nights.arrivals import Batch, read_batches
 from pipeline.nights.run import remembered
@@ -21,8 +21,8 @@ from pipeline.stages.accept import CUT, OTHER_NIGHT, UNDECODABLE, Accepted, acce
 from pipeline.store import Root, write_part
 from pipeline.store.ledger import zero_counts
 from pipeline.store.parts import pruning
-from pipeline.surveys import Survey
 from pipeline.surveys import get as get_survey
+from pipeline.surveys.base import Survey
 from pipeline.tables import ALERTS, PROVENANCE, REJECTS
 
 _ALERT_ID = pa.field("alert_id", pa.int64(), nullable=False)
@@ -44,7 +44,7 @@ class DecodeJob:
     @property
     def name(self) -> str:
         """Name of the segment in errors and receipts."""
-        return f"{paths.source_digest(self.segment.source.name)}-{self.segment.index:05d}"
+        return f"{paths.source_digest(self.segment.source.name)}-{self.segment.number:05d}"
 
 
 def decode_segment(job: DecodeJob) -> dict[str, Any]:
@@ -56,10 +56,12 @@ def _decode(job: DecodeJob) -> dict[str, Any]:
     survey = get_survey(job.survey)
     cut = None if job.cut is None else conditions.parse(job.cut, survey.superset)
     writer = SegmentWriter(job, survey)
-    for batch in read_batches(job.segment, survey, job.schemas):
+    tally = Tally()
+    cache = str(job.root.path(f"{job.staging}/registry"))
+    for batch in read_batches(job.segment, survey, job.schemas, tally, cache):
         accepted = accept(batch.arrivals, survey, source=job.segment.source.name, night=job.night, cut=cut)
         writer.add(batch, accepted)
-    return writer.finish()
+    return {**writer.finish(), "skipped": tally.skipped, "sha256": tally.sha256}
 
 
 def raw_schema(survey: Survey) -> pa.Schema:
@@ -153,7 +155,7 @@ class SegmentWriter:
     def _flush(self) -> None:
         pending = [accepted for accepted in self._pending if accepted.raw.num_rows]
         self._pending = []
-        name = paths.part_name(self.job.segment.source.name, self.job.segment.index, self._part)
+        name = paths.part_name(self.job.segment.source.name, self.job.segment.number, self._part)
         self._part += 1
         if not pending:
             return
@@ -225,7 +227,7 @@ class SegmentWriter:
             }
         return {
             "source": self.job.segment.source.name,
-            "segment": self.job.segment.index,
+            "segment": self.job.segment.number,
             "packets": self._seen,
             "undecodable": sum(reasons[UNDECODABLE] for reasons in self._reasons.values()),
             "nights": nights,

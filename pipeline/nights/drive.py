@@ -49,17 +49,19 @@ def up_to_date(run: Run) -> Outcome | None:
 def decode(run: Run, executor: Executor) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Decode every segment of every source; return the receipts, and the sha256 of each source."""
     jobs = [
-        DecodeJob(run.root, run.staging, run.survey, segment, run.night, run.config.cut, run.config.part, run.config.schemas)
-        for source in run.sources
-        for segment in segments(
-            source, max_packets=run.config.part.max_alerts, max_bytes=run.config.part.max_bytes
+        DecodeJob(
+            run.root, run.staging, run.survey, segment, run.night, run.config.cut, run.config.part, run.config.schemas
         )
+        for source in run.sources
+        for segment in segments(source, max_packets=run.config.part.max_alerts, max_bytes=run.config.part.max_bytes)
     ]
-    names = [f"segment {job.segment.index} of {job.segment.source.name}" for job in jobs]
+    names = [f"segment {job.segment.number} of {job.segment.source.name}" for job in jobs]
     receipts = only_results(run.run_tasks(executor, "decode", decode_segment, jobs, names), stage="decode")
-    hashes = run.run_tasks(executor, "hash", source_sha256, run.sources, [source.name for source in run.sources])
-    digests = only_results(hashes, stage="hash")
-    return receipts, {source.name: digest for source, digest in zip(run.sources, digests, strict=True)}
+    digests = {receipt["source"]: receipt["sha256"] for receipt in receipts if receipt["sha256"]}
+    others = [source for source in run.sources if source.name not in digests]
+    hashes = run.run_tasks(executor, "hash", source_sha256, others, [source.name for source in others])
+    digests.update(zip((source.name for source in others), only_results(hashes, stage="hash"), strict=True))
+    return receipts, digests
 
 
 @contextlib.contextmanager
@@ -98,15 +100,35 @@ def enrich(run: Run, executor: Executor, plans: Mapping[int, NightPlan]) -> dict
     jobs, names, home = [], [], []
     for night, plan in plans.items():
         known = {part["name"]: part for part in (plan.before or {}).get("parts", [])}
-        is_same = (plan.before or {}).get("releases", {}).get(run.config.release, {}).get("definitions") == run.definitions
+        is_same = (plan.before or {}).get("releases", {}).get(run.config.release, {}).get(
+            "definitions"
+        ) == run.definitions
         for part in plan.parts:
             old = known.get(part["name"])
             alerts = part["files"]["alerts"]["sha256"]
-            if is_same and not run.force and old and dataset in old["files"] and old["files"]["alerts"]["sha256"] == alerts:
+            if (
+                is_same
+                and not run.force
+                and old
+                and dataset in old["files"]
+                and old["files"]["alerts"]["sha256"] == alerts
+            ):
                 part["files"][dataset] = old["files"][dataset]
                 continue
             key = part_key(alerts, run.definitions)
-            jobs.append(EnrichJob(run.root, run.staging, run.survey, night, part["name"], part["files"]["alerts"]["path"], run.recipe, dataset, key))
+            jobs.append(
+                EnrichJob(
+                    run.root,
+                    run.staging,
+                    run.survey,
+                    night,
+                    part["name"],
+                    part["files"]["alerts"]["path"],
+                    run.recipe,
+                    dataset,
+                    key,
+                )
+            )
             names.append(part["name"])
             home.append((night, part))
     errors: dict[int, PipelineError] = {}
@@ -132,7 +154,9 @@ def _add_seconds(run: Run, seconds: Mapping[str, float]) -> None:
         entry["tasks"] += 1
 
 
-def finish(run: Run, executor: Executor, plans: Mapping[int, NightPlan]) -> tuple[dict[int, dict[str, Any]], dict[int, PipelineError]]:
+def finish(
+    run: Run, executor: Executor, plans: Mapping[int, NightPlan]
+) -> tuple[dict[int, dict[str, Any]], dict[int, PipelineError]]:
     """Run what needs whole nights; return its receipts by night, and the nights that failed."""
     dataset = science_dataset(run.config.release)
     jobs = []
@@ -141,7 +165,17 @@ def finish(run: Run, executor: Executor, plans: Mapping[int, NightPlan]) -> tupl
         science = tuple(part["files"][dataset]["path"] for part in plan.parts)
         key = finish_key([*alerts, *science, *plan.rejects])
         jobs.append(
-            FinishJob(run.root, run.staging, run.survey, night, alerts, science, tuple(plan.rejects), tuple(plan.replaced), key)
+            FinishJob(
+                run.root,
+                run.staging,
+                run.survey,
+                night,
+                alerts,
+                science,
+                tuple(plan.rejects),
+                tuple(plan.replaced),
+                key,
+            )
         )
     results = run.run_tasks(executor, "finish", finish_night, jobs, [paths.night_name(job.night) for job in jobs])
     done: dict[int, dict[str, Any]] = {}

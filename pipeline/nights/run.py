@@ -32,13 +32,13 @@ class Observer(Protocol):
     """Who is told of a run's progress."""
 
     def stage(self, name: str, total: int) -> None:
-        """A stage begins, with so many tasks."""
+        """Hear that a stage begins, with so many tasks."""
 
     def advance(self, name: str) -> None:
-        """A task of it ended."""
+        """Hear that a task of it ended."""
 
     def note(self, message: str) -> None:
-        """Something the user should read."""
+        """Hear something the user should read."""
 
 
 class Silent:
@@ -88,7 +88,12 @@ class Run:
         return paths.staging_folder(f"{self.survey}-{self.key}")
 
     def run_tasks(
-        self, executor: Executor, stage: str, function: Callable[[Job], Result], jobs: Sequence[Job], names: Sequence[str]
+        self,
+        executor: Executor,
+        stage: str,
+        function: Callable[[Job], Result],
+        jobs: Sequence[Job],
+        names: Sequence[str],
     ) -> list[Result | PipelineError]:
         """Run one stage's tasks and return what each gave, in the order of the jobs, errors included."""
         started = time.perf_counter()
@@ -142,7 +147,9 @@ def prepare(
 
 def decode_key(config: Config) -> str:
     """Return the key of whatever decides the decoded parts, besides the source."""
-    return key_of(config.survey, DECODE_VERSION, paths.LAYOUT_VERSION, config.part.model_dump(), config.cut, config.schemas)
+    return key_of(
+        config.survey, DECODE_VERSION, paths.LAYOUT_VERSION, config.part.model_dump(), config.cut, config.schemas
+    )
 
 
 @contextlib.contextmanager
@@ -174,7 +181,9 @@ def only_results(results: Sequence[Result | PipelineError], *, stage: str) -> li
     if errors:
         first = errors[0]
         if len(errors) > 1:
-            first.message = f"{first.message} (and {len(errors) - 1} more of the {len(results)} tasks of {stage} failed)"
+            first.message = (
+                f"{first.message} (and {len(errors) - 1} more of the {len(results)} tasks of {stage} failed)"
+            )
         raise first
     return [result for result in results if not isinstance(result, PipelineError)]
 

@@ -24,8 +24,8 @@ from pipeline.stages.settle import Claim, Loser, decide, repeated_ids
 from pipeline.store import Root, read_ledger, read_table, write_part
 from pipeline.store.ledger import add_counts, check_balance, zero_counts
 from pipeline.store.parts import pruning, sha256_of
-from pipeline.surveys import Survey
 from pipeline.surveys import get as get_survey
+from pipeline.surveys.base import Survey
 from pipeline.surveys.superset import to_version
 from pipeline.tables import ALERTS, PROVENANCE, REJECTS
 
@@ -109,15 +109,15 @@ def check_rejects(run: Run, receipts: Sequence[Mapping[str, Any]]) -> None:
         run.observer.note(f"{source.name}: {told}; they are kept in rejects")
 
 
-def _plan_night(
-    run: Run, night: int, receipts: Sequence[Mapping[str, Any]], digests: Mapping[str, str]
-) -> NightPlan:
+def _plan_night(run: Run, night: int, receipts: Sequence[Mapping[str, Any]], digests: Mapping[str, str]) -> NightPlan:
     before = read_ledger(run.root, run.survey, night)
     plan = NightPlan(night, before)
     own = {source.name for source in run.sources}
     if before is not None:
         plan.parts = [part for part in before["parts"] if part["source"] not in own]
-        plan.sources = {entry["name"]: json.loads(json.dumps(entry)) for entry in before["sources"] if entry["name"] not in own}
+        plan.sources = {
+            entry["name"]: json.loads(json.dumps(entry)) for entry in before["sources"] if entry["name"] not in own
+        }
         plan.rejects = [file["path"] for file in before["night_files"].get("rejects", [])]
     for source in run.sources:
         mine = [r for r in receipts if r["source"] == source.name]
@@ -136,7 +136,7 @@ def _plan_night(
             "mtime_ns": source.mtime_ns,
             "sha256": digests[source.name],
             "origin": source.origin,
-            "skipped": list(source.skipped),
+            "skipped": sorted({name for r in mine for name in r["skipped"]}),
             "decode_key": key_of(decode_key(run.config), run.night),
             "counts": add_counts(entry["counts"] for entry in here),
             "reasons": dict(sorted(sum((Counter(entry["reasons"]) for entry in here), Counter()).items())),
@@ -300,7 +300,9 @@ def _conflicts(job: RewriteJob, survey: Survey, tables: Mapping[str, pa.Table], 
     return f"{place}/{receipt.path}"
 
 
-def _bodies(job: RewriteJob, tables: Mapping[str, pa.Table], rows: pa.Array, provenance: pa.Table) -> list[bytes | None]:
+def _bodies(
+    job: RewriteJob, tables: Mapping[str, pa.Table], rows: pa.Array, provenance: pa.Table
+) -> list[bytes | None]:
     """Encode rows back into the packets they came from; null where the source had no Avro body."""
     bodies: list[bytes | None] = []
     for place, record in zip(rows.to_pylist(), provenance.to_pylist(), strict=True):
@@ -323,4 +325,4 @@ def _bodies(job: RewriteJob, tables: Mapping[str, pa.Table], rows: pa.Array, pro
     return bodies
 
 
-__all__ = ["NightPlan", "plan_nights", "sha256_of", "settle_night", "zero_counts"]
+__all__ = ["NightPlan", "plan_nights", "settle_night", "sha256_of", "zero_counts"]
