@@ -1,0 +1,1 @@
+"""Simulated nights of alerts: populations, light curves, stamps and packets, as pure functions of a seed."""

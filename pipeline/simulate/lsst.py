@@ -1,0 +1,1 @@
+"""Rubin alert packets of a planned night."""
