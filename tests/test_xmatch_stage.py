@@ -129,3 +129,23 @@ def test_real_catalog_equals_astropy(name: str, file: str, shared_data: Path, tm
     # Twins at one place may be told apart only by their row; their separations are equal.
     differ = [i for i, (a, b) in enumerate(zip(mine.to_pylist(), theirs.to_pylist(), strict=True)) if a != b]
     assert len(differ) < 5
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "column", "theirs"),
+    [
+        ("mangrove", "mangrove.parquet", "hyperleda_name", "mangrove_HyperLEDA_name"),
+        ("vsx", "vsx_compact.parquet", "type", "vsx_Type"),
+    ],
+)
+def test_real_alerts_match_as_another_broker_found(
+    name: str, file: str, column: str, theirs: str, shared_data: Path, tmp_path: Path
+) -> None:
+    """Rubin alerts of 2026-03-09 as another broker published them, with its own matches with the same catalogs."""
+    built = catalogs.build(catalogs.get_declaration(name), shared_data / "catalogs" / file, tmp_path / name)
+    files = sorted((shared_data / "alerts" / "lsst" / "fink_transfer_2026-03-10").glob("*.parquet"))
+    rows = [row for item in files for row in pq.read_table(item, columns=["diaSource", "xm"]).to_pylist()]
+    ra, dec = (np.array([row["diaSource"][key] for row in rows]) for key in ("ra", "dec"))
+    out = stage.match(alerts_at(ra, dec), built, built.declaration)
+    assert out[f"xm_{name}_{column}"].to_pylist() == [row["xm"][theirs] for row in rows]
+    assert 0 < out[f"xm_{name}_separation_arcsec"].null_count < len(rows) == 74
