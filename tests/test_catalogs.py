@@ -328,6 +328,20 @@ def test_shipped_declarations() -> None:
         catalogs.get_declaration("none")
 
 
+@pytest.mark.parametrize(
+    ("name", "schema"), [("sim_galaxies", "GALAXIES"), ("sim_variables", "VARIABLES"), ("sim_agn", "AGN")]
+)
+def test_simulated_catalogs_are_declared_as_they_are_written(name: str, schema: str) -> None:
+    from pipeline.simulate import truth
+
+    written = getattr(truth, schema)
+    declaration = catalogs.get_declaration(name)
+    declared = {item.source: item.arrow_type for item in declaration.columns}
+    assert {**declared, declaration.ra: pa.float64(), declaration.dec: pa.float64()} == {
+        field.name: field.type for field in written
+    }
+
+
 def test_own_declarations(tmp_path: Path) -> None:
     text = 'doc = "d"\nsource = "s"\nlicence = "l"\nra = "a"\ndec = "b"\nradius_arcsec = 5\n'
     (tmp_path / "own.toml").write_text('name = "own"\n' + text)
