@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 from pipeline import paths
 from pipeline.config import Config
-from pipeline.dumps import Source, list_sources
+from pipeline.dumps import Source, list_sources, source_sha256
 from pipeline.errors import InputError, PartError, PipelineError
 from pipeline.execute import Executor
 from pipeline.filters import conditions
@@ -236,7 +236,10 @@ def _source_key(run: Run) -> str:
 
 
 def _is_same_source(source: Source, entry: Mapping[str, Any]) -> bool:
-    return source.size == entry["size"] and source.mtime_ns == entry["mtime_ns"]
+    """Tell whether a source is the one a ledger lists; a copy with another time is told by its content."""
+    if source.size != entry["size"]:
+        return False
+    return source.mtime_ns == entry["mtime_ns"] or source_sha256(source) == entry["sha256"]
 
 
 __all__ = ["InputError", "PartError", "Run", "decode_key", "is_finished", "locked", "only_results", "prepare"]

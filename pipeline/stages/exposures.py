@@ -32,7 +32,7 @@ def exposures(alerts: pa.Table) -> pa.Table:
     order = np.lexsort((known.column("healpix_29").to_numpy(), number))
     known, number = known.take(pa.array(order)), number[order]
     starts = np.flatnonzero(np.r_[True, np.diff(number) != 0]) if len(number) else np.empty(0, np.int64)
-    ends = np.r_[starts[1:], len(number)].astype(np.int64)
+    ends = np.r_[starts[1:], len(number)].astype(np.int64)[: len(starts)]
     cells = known.column("healpix_29").to_numpy() >> (2 * (29 - CELL_ORDER))
     first = known.take(pa.array(starts))
     columns = {
