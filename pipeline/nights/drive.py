@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from pipeline import paths
 from pipeline.dumps import Source, segments, source_sha256
@@ -21,6 +22,8 @@ from pipeline.nights.finish import FinishJob, finish_key, finish_night
 from pipeline.nights.run import Run, is_finished, locked, only_results
 from pipeline.nights.settle import NightPlan, plan_nights, settle_night
 from pipeline.store import hold, read_ledgers
+
+Result = TypeVar("Result")
 
 
 @dataclass
@@ -221,44 +224,56 @@ def report(run: Run, outcome: Outcome) -> None:
         run.observer.advance("report")
 
 
-def run_stages(run: Run, executor: Executor) -> Outcome:
+class Caller(Protocol):
+    """How a stage is called: as it is, or wrapped as a task of a workflow system."""
+
+    def __call__(self, stage: Callable[..., Result], *arguments: Any) -> Result:
+        """Return ``stage(*arguments)``."""
+
+
+def call_plainly(stage: Callable[..., Result], *arguments: Any) -> Result:
+    """Call a stage as it is."""
+    return stage(*arguments)
+
+
+def run_stages(run: Run, executor: Executor, call: Caller = call_plainly) -> Outcome:
     """Run all stages after :func:`up_to_date`, in this process. The caller holds :func:`pipeline.nights.run.locked`."""
     named = [run.night] if run.night is not None else []
     with night_leases(run, named):
-        receipts, digests = decode(run, executor)
+        receipts, digests = call(decode, run, executor)
         found = sorted({int(night) for receipt in receipts for night in receipt["nights"]} - set(named))
         with night_leases(run, found):
-            return after_decode(run, executor, receipts, digests)
+            return _after_decode(run, executor, receipts, digests, call)
 
 
-def after_decode(
-    run: Run, executor: Executor, receipts: Sequence[Mapping[str, Any]], digests: Mapping[str, str]
+def _after_decode(
+    run: Run, executor: Executor, receipts: Sequence[Mapping[str, Any]], digests: Mapping[str, str], call: Caller
 ) -> Outcome:
     """Settle, enrich, finish and commit; the leases of the nights are held."""
-    plans = settle(run, executor, receipts, digests)
-    failed = enrich(run, executor, plans)
+    plans = call(settle, run, executor, receipts, digests)
+    failed = call(enrich, run, executor, plans)
     whole = {night: plan for night, plan in plans.items() if night not in failed}
-    finished, more = finish(run, executor, whole)
-    outcome = commit(run, plans, finished)
+    finished, more = call(finish, run, executor, whole)
+    outcome = call(commit, run, plans, finished)
     outcome.errors = {**failed, **more, **outcome.errors}
     return outcome
 
 
-def run_direct(run: Run) -> Outcome:
-    """Run all stages in this process, on the executor that the configuration names; without Prefect.
+def run_direct(run: Run, call: Caller = call_plainly) -> Outcome:
+    """Run all stages in this process, on the executor that the configuration names.
 
     An interrupted or failed run keeps its staging, so that the next one goes on from there.
     """
     with locked(run), open_executor(run.config.execution) as executor:
-        outcome = run_stages(run, executor)
-        conclude(run, outcome)
+        outcome = run_stages(run, executor, call)
+        conclude(run, outcome, call)
     return outcome
 
 
-def conclude(run: Run, outcome: Outcome) -> None:
+def conclude(run: Run, outcome: Outcome, call: Caller = call_plainly) -> None:
     """Write the reports and, if every night is whole, remove the staging."""
     if run.config.report:
-        report(run, outcome)
+        call(report, run, outcome)
     if not outcome.errors:
         run.close()
 
@@ -266,8 +281,9 @@ def conclude(run: Run, outcome: Outcome) -> None:
 def first_error(outcome: Outcome) -> PipelineError | None:
     """Return the error of the first night that failed, told with its night."""
     for night, error in sorted(outcome.errors.items()):
-        error.message = f"{paths.night_name(night)} failed: {error.message}"
-        return error
+        told = copy.copy(error)
+        told.message = f"{paths.night_name(night)} failed: {error.message}"
+        return told
     return None
 
 
