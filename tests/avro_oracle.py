@@ -10,6 +10,7 @@ from typing import Any
 
 import fastavro
 import pyarrow as pa
+import zstandard
 
 from pipeline.avro import Datum, Decoded, HeaderCache, split_container
 
@@ -90,9 +91,25 @@ def random_record(schema: Mapping[str, Any], seed: int) -> dict[str, Any]:
 
 
 def container(schema: Mapping[str, Any], records: Iterable[Any], codec: str = "null", **options: Any) -> bytes:
-    """Return an object container as fastavro writes it."""
+    """Return an object container as fastavro writes it; zstandard, which it may not have, is put in afterwards."""
     out = io.BytesIO()
-    fastavro.writer(out, dict(schema), list(records), codec=codec, **options)
+    fastavro.writer(out, dict(schema), list(records), codec="null" if codec == "zstandard" else codec, **options)
+    return _as_zstandard(out.getvalue()) if codec == "zstandard" else out.getvalue()
+
+
+def _as_zstandard(data: bytes) -> bytes:
+    reader = fastavro.block_reader(io.BytesIO(data))
+    mark = reader._header["sync"]
+    out = [data[: data.index(mark) + 16].replace(b"\x14avro.codec\x08null", b"\x14avro.codec\x12zstandard")]
+    for block in reader:
+        packed = zstandard.compress(block.bytes_.getvalue())
+        out += [_long(block.num_records), _long(len(packed)), packed, mark]
+    return b"".join(out)
+
+
+def _long(value: int) -> bytes:
+    out = io.BytesIO()
+    fastavro.schemaless_writer(out, "long", value)
     return out.getvalue()
 
 

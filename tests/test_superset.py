@@ -9,7 +9,6 @@ from importlib import resources
 import fastavro
 import pyarrow as pa
 import pytest
-from avro_oracle import CUTOUTS, all_datums, assert_equal, body, container, random_record, rows_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -25,6 +24,7 @@ from pipeline.surveys.superset import (
     version_key,
     widen,
 )
+from tests.avro_oracle import CUTOUTS, all_datums, assert_equal, body, container, random_record, rows_of
 
 FAMILIES = ("ztf", "lsst", "elasticc")
 ALL = [(family, version) for family in FAMILIES for version in known_schemas(family)]

@@ -1,7 +1,7 @@
 """Avro bytes to Arrow: containers and wire messages apart, bodies checked and decoded, faults instead of failures."""
 
 from pipeline.avro.container import Datum, Fault, HeaderCache, split_container, split_wire
-from pipeline.avro.decode import Decoded, cutout_schema, decode, raw_schema
+from pipeline.avro.rows import Decoded, cutout_schema, decode, raw_schema
 from pipeline.avro.schema import WriterSchema, writer_schema
 
 __all__ = [

@@ -18,7 +18,7 @@ from numba import njit
 from pipeline.errors import SchemaError
 from pipeline.surveys.superset import full_name
 
-MAX_LINES = 200_000
+MAX_LINES = 50_000
 """Bound of a compiled schema: references to named types are unfolded, and a hostile schema unfolds without end."""
 
 (_END, _SKIP, _BOOL, _INT, _LONG, _BYTES, _STRING, _ENUM, _UNION, _JUMP, _LOOP, _NEXT) = range(12)
@@ -128,6 +128,9 @@ class _Compiler:
         self.open.add(name)
         space = name.rpartition(".")[0]
         prefix = f"{path}." if path else ""
+        names = [f["name"] for f in schema["fields"]]
+        if len(set(names)) < len(names):
+            raise SchemaError(f"record {name} has a field twice")
         size = sum(self.emit(f["type"], space, prefix + f["name"]) for f in schema["fields"])
         self.open.discard(name)
         return size

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.avro.decode import VERSION_FIELD, Decoded, added_json, cutout_schema, points_of, raw_schema
+from pipeline.avro.rows import VERSION_FIELD, Decoded, added_json, cutout_schema, points_of, raw_schema
 from pipeline.avro.schema import UNKNOWN_VERSION
 from pipeline.dumps.segments import Segment, Tally
 from pipeline.dumps.sources import printable

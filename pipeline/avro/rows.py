@@ -1,4 +1,8 @@
-"""Datums to Arrow tables: the superset of all versions, rows in source order, faults beside them."""
+"""Datums to Arrow tables: the superset of all versions, rows in source order, faults beside them.
+
+Floats keep their bits (signed zeros, infinities, NaN with payload), except that a signalling NaN, which no survey
+writes, becomes the quiet one with the same payload on its way through a Python float.
+"""
 
 from __future__ import annotations
 
