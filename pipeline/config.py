@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from pipeline.errors import InputError
 
@@ -54,8 +54,17 @@ class Config(BaseModel):
     models: tuple[str, ...] = Field(("supernova",), description="models, NAME (shipped) or NAME=FOLDER")
     schemas: str | None = Field(None, description="writer schemas: a folder or the address of a schema registry")
     report: bool = Field(True, description="write the night report")
+    alarm: tuple[str, ...] = Field((), description="who is told of a failed or missing night: file:PATH, http(s)://...")
     part: PartLimits = Field(default_factory=PartLimits)
     execution: Execution = Field(default_factory=Execution)
+
+    @field_validator("alarm")
+    @classmethod
+    def _check_alarm(cls, targets: tuple[str, ...]) -> tuple[str, ...]:
+        for target in targets:
+            if not target.startswith(("file:", "http://", "https://")):
+                raise ValueError("an alarm goes to file:PATH, http://... or https://...")
+        return targets
 
 
 def load(

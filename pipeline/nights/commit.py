@@ -87,7 +87,7 @@ def _ledger(run: Run, plan: NightPlan, finished: Mapping[str, Any]) -> dict[str,
         "releases": releases,
         "timing": run.timing,
         "environment": _environment(),
-        "settings": run.config.model_dump(mode="json", exclude={"root", "execution"}),
+        "settings": run.config.model_dump(mode="json", exclude={"root", "execution", "alarm"}),
     }
     for file in listed_files(ledger).values():
         dataset = _dataset_of(file, ledger)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 
 import numpy as np
@@ -44,6 +45,8 @@ class Survey:
         ``raw -> float64 (n,)``: the survey's processing time (TAI), null where it gives none.
     forced_losses : callable
         ``raw -> dict``: forced points shipped that are no measurement, counted by reason.
+    night_over_hours : float
+        Hours, counted from 0 h UTC of the date that names a night, after which that night is surely over.
     """
 
     name: str
@@ -56,6 +59,11 @@ class Survey:
     night_disagreement: Callable[[pa.Table, pa.Table], Bool]
     processed_mjd: Callable[[pa.Table], pa.Array]
     forced_losses: Callable[[pa.Table], dict[str, int]]
+    night_over_hours: float
+
+    def last_night(self, when: datetime) -> int:
+        """Return the last night, YYYYMMDD, that is over at a time (with time zone)."""
+        return int((when.astimezone(UTC) - timedelta(hours=self.night_over_hours)).strftime("%Y%m%d"))
 
     @cached_property
     def superset(self) -> pa.Schema:

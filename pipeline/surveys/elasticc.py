@@ -71,6 +71,7 @@ ELASTICC = tuple(
         night_disagreement=night_disagreement,
         processed_mjd=processed_mjd,
         forced_losses=forced_losses,
+        night_over_hours=36.0,  # as for Rubin
     )
     for campaign in CAMPAIGNS
 )

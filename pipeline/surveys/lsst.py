@@ -371,4 +371,5 @@ LSST = Survey(
     night_disagreement=night_disagreement,
     processed_mjd=processed_mjd,
     forced_losses=forced_losses,
+    night_over_hours=36.0,  # the date turns at noon
 )

@@ -341,4 +341,5 @@ ZTF = Survey(
     night_disagreement=night_disagreement,
     processed_mjd=processed_mjd,
     forced_losses=forced_losses,
+    night_over_hours=15.0,  # the sun rises over Palomar before 15 h UTC
 )
