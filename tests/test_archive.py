@@ -319,9 +319,13 @@ def test_a_release_schema_fills_old_nights_with_null(folder: Path, tmp_path: Pat
     shutil.copytree(folder, tmp_path / "copy")
     wider = SCIENCE.append(pa.field("feat_r_new", pa.float32()))
     path = tmp_path / "copy/ztf/science/main/_schema.arrow"
-    path.write_bytes(wider.serialize().to_pybytes())
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, wider):
+        pass
     got = pipeline.open(tmp_path / "copy").science(columns=["alert_id", "feat_r_new", "night"]).to_arrow()
     assert got["feat_r_new"].null_count == got.num_rows == 90
+    path.write_bytes(b"")
+    with pytest.raises(StoreError, match="schema of release main"):
+        pipeline.open(tmp_path / "copy").science()
 
 
 def test_a_rerun_is_seen_at_once(folder: Path, tmp_path: Path) -> None:

@@ -89,6 +89,14 @@ def test_injected_hidden_and_repeated_alerts_are_left_out(science: pa.Table) -> 
     assert ranking.rank(science.slice(0, 0)) == []
 
 
+def test_members_of_a_streak_come_last(science: pa.Table) -> None:
+    first = ranking.rank(science)[0]
+    streak = [science["alert_id"][first.row].as_py()]
+    ranked = ranking.rank(science, 50, on_streak=streak, events=["S1"])
+    assert ranked[-1].row == first.row == 3
+    assert "inside the 10 % region of S1" in ranked[-1].reasons
+
+
 def test_ranking_needs_no_enrichment(science: pa.Table) -> None:
     plain = science.select([name for name in science.column_names if not name.startswith(("clf_", "filter_", "sky"))])
     ranked = ranking.rank(plain, 50)
@@ -117,6 +125,15 @@ def test_points_count_each_exposure_once() -> None:
     got = curves.points_of(nested, alerts["upper_limits"].combine_chunks(), alerts["mjd"][0].as_py())
     assert got.kind == ["forced", "forced", "detection", "detection", "detection", "limit", "limit"]
     np.testing.assert_allclose(got.days, [-8, -6, -4, -2, 0, -12, -9], atol=1e-9)
+
+
+def test_a_limit_gives_way_to_forced_photometry_of_its_exposure() -> None:
+    alerts = alerts_table(np.random.default_rng(5), 1, first_id=FIRST_ID)
+    limits = alerts["upper_limits"][0].as_py()
+    limits["exposure"][1], limits["band"][1] = 11, alerts["light_curve"][0].as_py()["band"][1]
+    nested = pa.array([limits], alerts["upper_limits"].type)
+    got = curves.points_of(alerts["light_curve"].combine_chunks(), nested, alerts["mjd"][0].as_py())
+    assert got.kind == ["forced", "forced", "detection", "detection", "detection", "limit"]
 
 
 def test_every_drawing_is_well_formed_and_says_what_it_shows() -> None:
@@ -155,12 +172,13 @@ def test_luminosity_equals_astropy() -> None:
     one = curves.Points(np.array([0.0]), np.array([flux]), np.array([10.0]), ["r"], ["detection"])
     svg = ElementTree.fromstring(curves.drawings(one, distance, label="x")[2].svg)
     (mark,) = [path for path in svg.iter("path") if path.attrib.get("fill") == palette.style("r").colour]
-    y = float(re.match(r"M[\d.]+ ([\d.]+)", mark.attrib["d"]).group(1))  # type: ignore[union-attr]
+    corners = [float(y) for y in re.findall(r"[ML][\d.]+ ([\d.]+)", mark.attrib["d"])]
+    y = (min(corners) + max(corners)) / 2
     ticks = {
-        float(t.text.replace(axes.MINUS, "-")): float(t.attrib["y"]) - 4
+        float(str(t.text).replace(axes.MINUS, "-")): float(t.attrib["y"]) - 4
         for t in svg.iter("text")
         if t.attrib["text-anchor"] == "end"
-    }  # type: ignore[union-attr]
+    }
     low, high = min(ticks), max(ticks)
     value = low + (y - ticks[low]) / (ticks[high] - ticks[low]) * (high - low)
     exponent = int(np.floor(np.log10(expected)))
@@ -344,7 +362,15 @@ def test_the_page_says_what_the_ledger_says(page: Path) -> None:
 
 def test_figures_stand_beside_the_page(page: Path) -> None:
     names = {path.name for path in page.parent.iterdir()}
-    assert {"index.html", "sky.png", "magnitudes.png", "scores.png", "link-1.png", "alert-1-science.png"} <= names
+    assert {
+        "index.html",
+        "sky.png",
+        "sky-zoom.png",
+        "magnitudes.png",
+        "scores.png",
+        "link-1.png",
+        "alert-1-science.png",
+    } <= names
     for path in page.parent.glob("*.png"):
         assert path.read_bytes().startswith(b"\x89PNG\r\n")
         assert b"tIME" not in path.read_bytes()

@@ -90,7 +90,13 @@ def resolve_release(root: Root, survey: str, release: str) -> str:
 def release_schema(root: Root, survey: str, release: str) -> pa.Schema | None:
     """Return the one schema of a release's science, None if none is kept."""
     path = root.path(paths.release_schema_file(survey, release))
-    return pa.ipc.read_schema(pa.py_buffer(path.read_bytes())).remove_metadata() if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        with pa.ipc.open_file(path) as file:
+            return file.schema.remove_metadata()
+    except (OSError, pa.ArrowInvalid) as error:
+        raise StoreError(f"the schema of release {release} of {survey} cannot be read: {error}") from error
 
 
 def schema_of_parts(parts: Sequence[Part], dataset: str) -> pa.Schema:

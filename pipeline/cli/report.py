@@ -19,13 +19,13 @@ from pipeline.cli.options import json_option
 def command(
     night: str, root: str | None, survey: str | None, out: str | None, config_file: str | None, as_json: bool
 ) -> None:
-    r"""Write the report of a night again: one HTML page, complete in itself, and its figures as PNG.
+    """Write the report of a night again: one HTML page, complete in itself, and its figures as PNG.
 
     \b
     Example:
       alertmill report 20181129 --root ./data
       alertmill report 20181129 --root ./data --survey ztf --out ./public
-    """
+    """  # noqa: D301
     from pipeline import config, paths
     from pipeline.archive import open_archive
     from pipeline.errors import InputError

@@ -31,13 +31,13 @@ class Card:
     matches: list[str]
     distance: str | None
     drawings: list[curves.Drawing]
-    keys: list[tuple[str, str, str]]
+    keys: list[tuple[str, str]]
     stamps: list[tuple[str, Stamp]]
 
 
 def cards(archive: Archive, night: Night, count: int = 10) -> list[Card]:
     """Return the cards of a night's most interesting alerts, best first; the rule is :data:`ranking.RULE`."""
-    chosen = ranking.rank(night.science, count)
+    chosen = ranking.rank(night.science, count, on_streak=night.on_streak, events=night.events)
     if not chosen:
         return []
     ids = [night.science["alert_id"][item.row].as_py() for item in chosen]
@@ -110,8 +110,10 @@ def _age(alert: Mapping[str, Any]) -> str | None:
     if alert.get("first_mjd") is None:
         return None
     days = alert["mjd"] - alert["first_mjd"]
+    if days < 1e-5:
+        return "this alert"
     bound = "at least " if alert.get("first_mjd_is_bound") else ""
-    return f"{bound}{24 * days:,.1f} hours" if days < 2 else f"{bound}{days:,.1f} days"
+    return f"{bound}{24 * days:,.1f} hours before" if days < 2 else f"{bound}{days:,.1f} days before"
 
 
 def _distance(science: pa.Table, alert: Mapping[str, Any]) -> tuple[str, float | None]:
@@ -141,13 +143,11 @@ def _matches(science: pa.Table, alert: Mapping[str, Any]) -> list[str]:
     return [told for _, told in sorted(found)]
 
 
-def _keys(points: curves.Points) -> list[tuple[str, str, str]]:
-    """Return the legend: mark, band and kind of what is drawn."""
-    words = {"detection": "", "forced": " forced", "limit": " limit"}
-    present = set(zip(points.band, points.kind, strict=True))
-    return [
-        (curves.legend_mark(band, kind), band, words[kind])
-        for band in in_order({band for band, _ in present})
-        for kind in words
-        if (band, kind) in present
-    ]
+def _keys(points: curves.Points) -> list[tuple[str, str]]:
+    """Return the legend, mark and meaning: the bands, then what hollow marks and arrows are if there are any."""
+    keys = [(curves.legend_mark(band, "detection"), band) for band in in_order(set(points.band))]
+    if "forced" in points.kind:
+        keys.append((curves.legend_mark("", "forced"), "forced photometry"))
+    if {"forced", "limit"} & set(points.kind):
+        keys.append((curves.legend_mark("", "limit"), "upper limit"))
+    return keys

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +20,8 @@ from pipeline.report.palette import in_order, style
 WIDTH, HEIGHT = 640.0, 340.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 74.0, 12.0, 14.0, 46.0
 _ARROW = 13.0
+_CROWDED = 150
+"""From so many points on, marks are drawn smaller."""
 FORCED_SIGMA = 3.0
 LIMIT_SIGMA = 5.0
 _ERG_PER_SEC_PER_NJY_HZ_MPC2 = 1e-32 * (3.0856775814913673e24) ** 2
@@ -64,23 +67,31 @@ def points_of(light_curve: pa.Array, upper_limits: pa.Array, mjd: float) -> Poin
     mjd : float
         Time of the alert.
     """
-    primary = lightcurve.primary(light_curve)
-    limit = upper_limits.flatten()
-    names = [field.name for field in upper_limits.type]
-    limits = {name: values.flatten() for name, values in zip(names, limit, strict=True)}
-    forced = lightcurve.booleans(lightcurve.elements(primary, "is_forced"))
-    days = np.concatenate([lightcurve.floats(lightcurve.elements(primary, "mjd")), lightcurve.floats(limits["mjd"])])
-    flux = np.concatenate(
-        [lightcurve.floats(lightcurve.elements(primary, "flux_njy")), lightcurve.floats(limits["flux_limit_njy"])]
-    )
-    error = lightcurve.floats(lightcurve.elements(primary, "flux_err_njy"))
-    error = np.concatenate([error, np.full(len(limits["mjd"]), np.nan)])
-    bands = lightcurve.elements(primary, "band").to_pylist() + limits["band"].to_pylist()
-    kinds = ["forced" if is_forced else "detection" for is_forced in forced] + ["limit"] * len(limits["mjd"])
-    keep = np.flatnonzero(np.isfinite(days) & np.isfinite(flux)).tolist()
-    return Points(
-        days[keep] - mjd, flux[keep], error[keep], [str(bands[row]) for row in keep], [kinds[row] for row in keep]
-    )
+    measured = _columns(lightcurve.primary(light_curve))
+    limits = _columns(upper_limits)
+    taken = set(zip(measured["exposure"], measured["band"], strict=True)) - {(None, band) for band in measured["band"]}
+    rows = [
+        (time, flux, error, str(band), "forced" if is_forced else "detection")
+        for time, flux, error, band, is_forced in zip(
+            *(measured[name] for name in ("mjd", "flux_njy", "flux_err_njy", "band", "is_forced")), strict=True
+        )
+    ]
+    rows += [
+        (time, flux, None, str(band), "limit")
+        for time, flux, band, exposure in zip(
+            *(limits[name] for name in ("mjd", "flux_limit_njy", "band", "exposure")), strict=True
+        )
+        if (exposure, band) not in taken  # forced photometry of the same exposure says more than its limit
+    ]
+    numbers = np.array([row[:3] for row in rows], dtype=np.float64).reshape(-1, 3)
+    keep = np.flatnonzero(np.isfinite(numbers[:, :2]).all(axis=1)).tolist()
+    days, flux_njy, error_njy = numbers[keep].T
+    return Points(days - mjd, flux_njy, error_njy, [rows[row][3] for row in keep], [rows[row][4] for row in keep])
+
+
+def _columns(nested: pa.StructArray) -> dict[str, list[Any]]:
+    """Return the lists of one row of struct-of-lists, by name."""
+    return {kind.name: values.flatten().to_pylist() for kind, values in zip(nested.type, nested.flatten(), strict=True)}
 
 
 def drawings(points: Points, distance_mpc: float | None, *, label: str) -> list[Drawing]:
@@ -183,7 +194,9 @@ def _svg(marks: list[_Mark], y_name: str, label: str, *, faint_end: str = "", ze
     y = Scale(*y_range, top, bottom) if inverted else Scale(*y_range, bottom, top)
     inner = _frame(x, y, y_name, zero=zero)
     for band in in_order({mark.band for mark in marks}):
-        inner += _band([mark for mark in marks if mark.band == band], band, x, y)
+        inner += _band(
+            [mark for mark in marks if mark.band == band], band, x, y, 0.62 if len(marks) > _CROWDED else 1.0
+        )
     told = f"Light curve of {label}: {y_name} against days from the alert. {_summary(marks)}"
     view = f"0 0 {num(WIDTH)} {num(HEIGHT)}"
     return f'<svg viewBox="{view}" role="img" aria-label="{escape(told)}">{"".join(inner)}</svg>'
@@ -217,55 +230,67 @@ def _frame(x: Scale, y: Scale, y_name: str, *, zero: bool) -> list[str]:
     return out
 
 
-def _band(marks: list[_Mark], band: str, x: Scale, y: Scale) -> list[str]:
+def _band(marks: list[_Mark], band: str, x: Scale, y: Scale, size: float) -> list[str]:
     """Draw a band as a few paths: bars, filled detections, hollow forced points, arrows for limits."""
     drawn = style(band)
     bars: list[str] = []
     limits: list[str] = []
-    minus: list[str] = []
     detections: list[str] = []
     forced: list[str] = []
+    minus: dict[str, list[str]] = {"#fff": [], drawn.colour: []}
     for mark in marks:
         at_x, at_y = x(mark.x), y(mark.y)
         if mark.kind == "limit":
-            limits.append(_arrow(at_x, at_y))
+            limits.append(_arrow(at_x, at_y, size))
             continue
         if mark.high > mark.low:
             bars.append(f"M{num(at_x)} {num(y(mark.low))}V{num(y(mark.high))}")
-        (detections if mark.kind == "detection" else forced).append(_shape(drawn.mark, at_x, at_y))
+        is_filled = mark.kind == "detection"
+        (detections if is_filled else forced).append(_shape(drawn.mark, at_x, at_y, size))
         if mark.is_negative:
-            minus.append(f"M{num(at_x - 8)} {num(at_y)}h16")
-    colour = drawn.colour
-    out = []
-    for paths, fill, width in ((bars, "none", 1.2), (limits, "none", 1.4), (minus, "none", 1.4)):
-        if paths:
-            out.append(f'<path d="{"".join(paths)}" fill="{fill}" stroke="{colour}" stroke-width="{width}"/>')
-    if forced:
-        out.append(f'<path d="{"".join(forced)}" fill="#fff" stroke="{colour}" stroke-width="1.5"/>')
-    if detections:
-        out.append(f'<path d="{"".join(detections)}" fill="{colour}" stroke="#fff" stroke-width="0.8"/>')
-    return out
+            minus["#fff" if is_filled else drawn.colour].append(f"M{num(at_x - 2.4)} {num(at_y)}h4.8")
+    edge = num(1.5 * size)
+    lines = [(bars, drawn.colour, "1"), (limits, drawn.colour, "1.3")]
+    inside = [(paths, colour, "1.6") for colour, paths in minus.items()]
+    shapes = [(forced, "#fff", drawn.colour, edge), (detections, drawn.colour, "#fff", num(0.8 * size))]
+    out = [_path(paths, "none", colour, width) for paths, colour, width in lines if paths]
+    out += [_path(paths, fill, stroke, width) for paths, fill, stroke, width in shapes if paths]
+    return out + [_path(paths, "none", colour, width) for paths, colour, width in inside if paths]
 
 
-def _arrow(x: float, y: float) -> str:
+def _path(paths: list[str], fill: str, stroke: str, width: str) -> str:
+    return f'<path d="{"".join(paths)}" fill="{fill}" stroke="{stroke}" stroke-width="{width}"/>'
+
+
+def _arrow(x: float, y: float, size: float = 1.0) -> str:
     """Return an upper limit: a short bar with an arrow towards the faint end, which is down in every drawing."""
-    return f"M{num(x - 4)} {num(y)}h8M{num(x)} {num(y)}v{num(_ARROW)}m-3.5 -4.5l3.5 4.5l3.5 -4.5"
-
-
-def _shape(mark: str, x: float, y: float) -> str:
-    """Return the outline of a mark about 9 units wide."""
-    at = f"M{num(x)} {num(y)}"
+    tip = num(3.5 * size)
+    half = num(4.5 * size)
     return (
-        at
-        + {
-            "circle": "m-4.5 0a4.5 4.5 0 1 0 9 0a4.5 4.5 0 1 0 -9 0z",
-            "square": "m-4 -4h8v8h-8z",
-            "triangle": "m0 -5.2l5 8.7h-10z",
-            "triangle-down": "m0 5.2l5 -8.7h-10z",
-            "diamond": "m0 -5.6l5 5.6l-5 5.6l-5 -5.6z",
-            "plus": "m-1.5 -5h3v3.5h3.5v3h-3.5v3.5h-3v-3.5h-3.5v-3h3.5z",
-        }[mark]
+        f"M{num(x - 4 * size)} {num(y)}h{num(8 * size)}M{num(x)} {num(y)}v{num(_ARROW * size)}"
+        f"m-{tip} -{half}l{tip} {half}l{tip} -{half}"
     )
+
+
+_OUTLINES: dict[str, tuple[tuple[float, float], ...]] = {
+    "square": ((-4, -4), (4, -4), (4, 4), (-4, 4)),
+    "triangle": ((0, -5.2), (5, 3.5), (-5, 3.5)),
+    "triangle-down": ((0, 5.2), (5, -3.5), (-5, -3.5)),
+    "diamond": ((0, -5.6), (5, 0), (0, 5.6), (-5, 0)),
+    "plus": (
+        (-1.6, -5), (1.6, -5), (1.6, -1.6), (5, -1.6), (5, 1.6), (1.6, 1.6),
+        (1.6, 5), (-1.6, 5), (-1.6, 1.6), (-5, 1.6), (-5, -1.6), (-1.6, -1.6),
+    ),
+}  # fmt: skip
+
+
+def _shape(mark: str, x: float, y: float, size: float = 1.0) -> str:
+    """Return the outline of a mark about 9 units wide."""
+    if mark == "circle":
+        r, d = num(4.5 * size), num(9 * size)
+        return f"M{num(x)} {num(y)}m-{r} 0a{r} {r} 0 1 0 {d} 0a{r} {r} 0 1 0 -{d} 0z"
+    corners = [f"{num(x + size * dx)} {num(y + size * dy)}" for dx, dy in _OUTLINES[mark]]
+    return f"M{'L'.join(corners)}z"
 
 
 def legend_mark(band: str, kind: str) -> str:

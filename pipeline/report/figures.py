@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from astropy import units as u
 from astropy.coordinates import SkyCoord
+from matplotlib import patheffects as path_effects
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm
@@ -17,17 +19,46 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from pipeline import healpix
-from pipeline.report.palette import FAINT, INK, RULE, style
+from pipeline.archive.pruning import separation_deg
+from pipeline.report.axes import MINUS
+from pipeline.report.palette import ACCENT, FAINT, INK, RULE, in_order, style
 
 _DPI = 160
 _SKY_ORDER = 6
+_MOST_ZOOM_DEG = 30.0
+_MARKED = "#b3122b"
 _OBLIQUITY_DEG = 23.4392911
 """Of the ecliptic at J2000."""
 
 Floats = NDArray[np.float64]
 
 
-def sky_figure(ra: Floats, dec: Floats, marked: Sequence[tuple[float, float]]) -> bytes:
+@dataclass(frozen=True)
+class Zoom:
+    """A circle on the sky that is shown enlarged; degrees."""
+
+    ra: float
+    dec: float
+    radius: float
+
+
+def zoom_on(ra: Floats, dec: Floats, marked: Sequence[tuple[float, float]]) -> Zoom | None:
+    """Return the circle around all alerts, else around the marked ones; None if that is no small part of the sky."""
+    for some_ra, some_dec in ((ra, dec), tuple(np.array(marked, dtype=np.float64).reshape(-1, 2).T)):
+        if len(some_ra) == 0:
+            continue
+        vectors = SkyCoord(some_ra, some_dec, unit="deg").cartesian.xyz.value.mean(axis=1)
+        if np.linalg.norm(vectors) < 0.5:
+            continue
+        centre_dec = float(np.degrees(np.arcsin(vectors[2] / np.linalg.norm(vectors))))
+        centre_ra = float(np.degrees(np.arctan2(vectors[1], vectors[0])) % 360)
+        reach = float(separation_deg(centre_ra, centre_dec, some_ra, some_dec).max())
+        if reach <= _MOST_ZOOM_DEG:
+            return Zoom(centre_ra, centre_dec, max(1.08 * reach, 0.05))
+    return None
+
+
+def sky_figure(ra: Floats, dec: Floats, marked: Sequence[tuple[float, float]], zoom: Zoom | None) -> bytes:
     """Draw where the alerts are: counts per order-6 HEALPix cell on a Mollweide map, ICRS, east to the left.
 
     Parameters
@@ -35,10 +66,12 @@ def sky_figure(ra: Floats, dec: Floats, marked: Sequence[tuple[float, float]]) -
     ra, dec : ndarray
         Degrees, shape (n,).
     marked : sequence of (ra, dec)
-        Positions that are numbered from 1.
+        Positions that are numbered from 1, unless a zoom does that.
+    zoom : Zoom, optional
+        Outlined.
     """
-    figure = Figure(figsize=(9.0, 5.1), dpi=_DPI, facecolor="white")
-    axes = figure.add_axes((0.03, 0.11, 0.94, 0.86), projection="mollweide")
+    figure = Figure(figsize=(7.6, 4.9), dpi=_DPI, facecolor="white")
+    axes = figure.add_axes((0.06, 0.13, 0.88, 0.86), projection="mollweide")
     axes.set_facecolor("#f4f7fa")
     axes.grid(color=RULE, linewidth=0.7)
     _galactic_plane(axes)
@@ -57,28 +90,102 @@ def sky_figure(ra: Floats, dec: Floats, marked: Sequence[tuple[float, float]]) -
         norm=LogNorm(1, max(10, int(counts.max()))),
         zorder=3,
     )
-    for number, (mark_ra, mark_dec) in enumerate(marked, start=1):
-        x, y = _map(np.array([mark_ra]), np.array([mark_dec]))
-        axes.plot(x, y, marker="o", markersize=9, markerfacecolor="none", markeredgecolor="#b3122b", zorder=5)
-        axes.annotate(
-            str(number),
-            (float(x[0]), float(y[0])),
-            xytext=(7, 5),
-            textcoords="offset points",
-            fontsize=9,
-            fontweight="bold",
-            color="#b3122b",
-            zorder=6,
-        )
-    hours = np.arange(-150, 151, 30)
-    axes.set_xticks(np.radians(hours))
-    axes.set_xticklabels([f"{int(-degree) % 360}°" for degree in hours], fontsize=8, color=FAINT)
+    if zoom is not None:
+        _outline(axes, zoom)
+    else:
+        for number, (mark_ra, mark_dec) in enumerate(marked, start=1):
+            x, y = _map(np.array([mark_ra]), np.array([mark_dec]))
+            _number(axes, number, float(x[0]), float(y[0]))
+    ticks = np.arange(-150, 151, 30)
+    axes.set_xticks(np.radians(ticks))
+    axes.set_xticklabels([f"{int(-degree) % 360}°" for degree in ticks], fontsize=8, color=FAINT)
     axes.tick_params(axis="y", labelsize=8, labelcolor=FAINT)
     bar = figure.colorbar(drawn, ax=axes, orientation="horizontal", fraction=0.04, pad=0.06, shrink=0.6)
     bar.set_label("alerts per HEALPix cell of 0.84 deg²", fontsize=10, color=INK)
     bar.ax.tick_params(labelsize=9, colors=INK)
     bar.ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     return _png(figure)
+
+
+def zoom_figure(
+    ra: Floats, dec: Floats, band: Sequence[str], marked: Sequence[tuple[float, float]], zoom: Zoom
+) -> bytes:
+    """Draw the alerts within a circle, by band, in degrees from its centre (zenithal equidistant, east to the left).
+
+    Parameters
+    ----------
+    ra, dec : ndarray
+        Degrees, shape (n,).
+    band : sequence of str
+        Band of each alert.
+    marked : sequence of (ra, dec)
+        Positions that are numbered from 1.
+    zoom : Zoom
+        The circle.
+    """
+    figure = Figure(figsize=(4.9, 4.9), dpi=_DPI, facecolor="white", layout="constrained")
+    axes = figure.add_subplot()
+    inside = separation_deg(zoom.ra, zoom.dec, ra, dec) <= zoom.radius
+    here_ra, here_dec, here_band = ra[inside], dec[inside], np.array(band)[inside]
+    size = float(np.clip(6000 / max(len(here_ra), 1), 1.5, 26.0))
+    for name in in_order(set(here_band.tolist())):
+        of_band = here_band == name
+        x, y = _offsets(zoom, here_ra[of_band], here_dec[of_band])
+        drawn = style(name)
+        label = f"{name}: {int(of_band.sum()):,}"
+        axes.scatter(x, y, s=size, color=drawn.colour, marker=drawn.plot_mark, linewidths=0, alpha=0.8, label=label)
+    for number, (mark_ra, mark_dec) in enumerate(marked, start=1):
+        x, y = _offsets(zoom, np.array([mark_ra]), np.array([mark_dec]))
+        if separation_deg(zoom.ra, zoom.dec, mark_ra, mark_dec) <= zoom.radius:
+            _number(axes, number, float(x[0]), float(y[0]))
+    axes.set_xlim(zoom.radius, -zoom.radius)
+    axes.set_ylim(-zoom.radius, zoom.radius)
+    axes.set_aspect("equal")
+    axes.set_xlabel(f"degrees east of {zoom.ra:.2f}°")
+    axes.set_ylabel(f"degrees north of {zoom.dec:+.2f}°".replace("-", MINUS))
+    _plain(axes)
+    axes.yaxis.set_major_formatter(axes.xaxis.get_major_formatter())
+    axes.grid(color=RULE, linewidth=0.7)
+    axes.legend(frameon=True, framealpha=0.9, edgecolor=RULE, fontsize=9, labelcolor=INK, markerscale=2)
+    return _png(figure)
+
+
+def _number(axes: Axes, number: int, x: float, y: float) -> None:
+    axes.plot(x, y, marker="o", markersize=9, markerfacecolor="none", markeredgecolor=_MARKED, zorder=5)
+    halo = [path_effects.withStroke(linewidth=2.5, foreground="white")]
+    axes.annotate(
+        str(number),
+        (x, y),
+        xytext=(6, 5),
+        textcoords="offset points",
+        fontsize=9,
+        fontweight="bold",
+        color=_MARKED,
+        path_effects=halo,
+        zorder=6,
+    )
+
+
+def _offsets(zoom: Zoom, ra: Floats, dec: Floats) -> tuple[Floats, Floats]:
+    """Return degrees east and north of the centre, shape (n,) each, distances from the centre kept."""
+    distance = separation_deg(zoom.ra, zoom.dec, ra, dec)
+    lon, lat, lat0 = np.radians(ra - zoom.ra), np.radians(dec), np.radians(zoom.dec)
+    east = np.cos(lat) * np.sin(lon)
+    north = np.sin(lat) * np.cos(lat0) - np.cos(lat) * np.sin(lat0) * np.cos(lon)
+    length = np.hypot(east, north)
+    scale = np.divide(distance, length, out=np.zeros_like(distance), where=length > 0)
+    return east * scale, north * scale
+
+
+def _outline(axes: Axes, zoom: Zoom) -> None:
+    """Draw the circle's edge, at least large enough to be seen."""
+    angle = np.radians(np.linspace(0, 360, 181))
+    reach = np.radians(max(zoom.radius, 2.5))
+    lat0 = np.radians(zoom.dec)
+    lat = np.arcsin(np.sin(lat0) * np.cos(reach) + np.cos(lat0) * np.sin(reach) * np.cos(angle))
+    east = np.sin(angle) * np.sin(reach) * np.cos(lat0)
+    lon = np.arctan2(east, np.cos(reach) - np.sin(lat0) * np.sin(lat))
+    _curve(axes, (zoom.ra + np.degrees(lon)) % 360, np.degrees(lat), color=_MARKED, linewidth=1.6)
 
 
 def _map(ra: Floats, dec: Floats) -> tuple[Floats, Floats]:
@@ -105,7 +212,7 @@ def _curve(axes: Axes, ra: Floats, dec: Floats, **options: Any) -> None:
     jump = np.abs(np.diff(x)) > np.pi
     x = np.insert(x, np.flatnonzero(jump) + 1, np.nan)
     y = np.insert(y, np.flatnonzero(jump) + 1, np.nan)
-    axes.plot(x, y, zorder=2, **options)
+    axes.plot(x, y, zorder=4, **options)
 
 
 def magnitude_figure(magnitudes: Mapping[str, Floats], limits: Mapping[str, float]) -> bytes:
@@ -180,7 +287,8 @@ def link_figure(ra: Floats, dec: Floats, mjd: Floats) -> bytes:
     east, north = east - east.mean(), (dec - centre_dec) * 60
     minutes = (mjd - mjd.min()) * 24 * 60
     axes.plot(east, north, color=RULE, linewidth=1, zorder=1)
-    drawn = axes.scatter(east, north, c=minutes, cmap="viridis", s=28, edgecolors=INK, linewidths=0.5, zorder=2)
+    colour: Any = minutes if float(minutes.max()) > 0 else ACCENT
+    drawn = axes.scatter(east, north, c=colour, cmap="viridis", s=28, edgecolors=INK, linewidths=0.5, zorder=2)
     axes.set_aspect("equal", adjustable="datalim")
     axes.invert_xaxis()
     axes.set_xlabel("east (arcmin)", fontsize=9)

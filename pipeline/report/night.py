@@ -19,7 +19,7 @@ from pipeline.filters import FILTERS
 from pipeline.paths import parse_night
 from pipeline.report import ranking
 from pipeline.report.palette import in_order
-from pipeline.tables import FLAT
+from pipeline.tables import FLAT, LINKS
 
 _PREFIXES = ("filter_", "clf_", "xm_", "skymap_", "is_")
 _TYPE_ENDINGS = ("_type", "_otype", "_class", "_kind")
@@ -82,6 +82,12 @@ class Night:
     flags: list[Bar]
     links: list[Link]
     n_links: dict[str, int]
+    on_streak: frozenset[int]
+
+    @property
+    def events(self) -> list[str]:
+        """Names of the sky maps of the run, as it was given them."""
+        return [str(given).partition("=")[0] for given in self.ledger.get("settings", {}).get("skymaps") or []]
 
     @property
     def date(self) -> str:
@@ -126,6 +132,7 @@ def gather(archive: Archive, survey: str, night: int | str) -> Night:
         flags=_flags(science),
         links=found,
         n_links=n_links,
+        on_streak=frozenset(links.filter(pc.match_substring(links["module"], "streak"))["alert_id"].to_pylist()),
     )
 
 
@@ -266,12 +273,17 @@ def _links(links: pa.Table, science: pa.Table) -> tuple[list[Link], dict[str, in
 
 
 def _link_details(row: Mapping[str, Any]) -> str:
-    """Say what a module's own columns hold of a link; units stand in the names."""
-    known = {"alert_id", "module", "link_id", "score", "night"}
+    """Say what a module's own columns hold of a link, with the unit that ends the column's name."""
     told = []
     for name, value in row.items():
-        if name in known or value is None or isinstance(value, (list, dict, bytes)):
+        is_known = name in LINKS.names or name == "night" or name.endswith("n_alerts")
+        if is_known or not isinstance(value, (int, float, str)):
             continue
-        shown = f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
-        told.append(f"{name.replace('_', ' ')} {shown}")
+        unit = next((unit for ending, unit in _UNITS.items() if name.endswith(ending)), "")
+        words = name.removesuffix(f"_{unit}") if unit else name
+        shown = value if isinstance(value, str) else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:,.3g}"
+        told.append(f"{words.replace('_', ' ')} {shown} {unit}".strip())
     return ", ".join(told)
+
+
+_UNITS = {"_arcsec": "arcsec", "_arcmin": "arcmin", "_deg": "deg", "_days": "days", "_sec": "sec", "_mag": "mag"}

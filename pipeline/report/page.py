@@ -23,7 +23,7 @@ from pipeline.report.night import Night, gather, utc
 from pipeline.report.palette import style
 from pipeline.store.root import open_root
 
-_OURS = re.compile(r"^(?:sky|magnitudes|scores|link-\d+|alert-\d+-[a-z]+)\.png$")
+_OURS = re.compile(r"^(?:sky|sky-zoom|magnitudes|scores|link-\d+|alert-\d+-[a-z]+)\.png$")
 _COUNTS = ("written", "duplicates", "conflicting", "rejected", "cut", "other_night")
 
 
@@ -108,7 +108,11 @@ def _pictures(night: Night, listed: list[Card]) -> dict[str, bytes]:
     if night.science.num_rows:
         ra, dec = (night.science[name].to_numpy() for name in ("ra", "dec"))
         marked = [(card.alert["ra"], card.alert["dec"]) for card in listed]
-        pictures["sky.png"] = figures.sky_figure(ra, dec, marked)
+        zoom = figures.zoom_on(ra, dec, marked)
+        pictures["sky.png"] = figures.sky_figure(ra, dec, marked, zoom)
+        if zoom is not None:
+            band = night.science["band"].to_pylist()
+            pictures["sky-zoom.png"] = figures.zoom_figure(ra, dec, band, marked, zoom)
         if any(len(values) for values in night.magnitudes.values()):
             pictures["magnitudes.png"] = figures.magnitude_figure(night.magnitudes, night.limits)
     if any(len(values) for values in night.scores.values()):
@@ -124,30 +128,35 @@ def _pictures(night: Night, listed: list[Card]) -> dict[str, bytes]:
 
 
 def _stages(ledger: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the time of each stage; its columns' own times, summed over tasks, come below it.
+    """Return the time of each stage; what its tasks spent on their parts of it, summed, comes below it.
 
-    A stage's name up to the colon is the stage it belongs to.
+    A name up to the first colon is the stage it belongs to. Entries below 1 % of the night are told as one.
     """
-    timing = [entry for entry in ledger.get("timing", []) if ":" not in entry["stage"]]
-    total = sum(entry["seconds"] for entry in timing)
-    longest = max((entry["seconds"] for entry in ledger.get("timing", [])), default=0) or 1
+    timing = ledger.get("timing", [])
+    outer = [entry for entry in timing if ":" not in entry["stage"]]
+    total = sum(entry["seconds"] for entry in outer) or 1.0
+    longest = max((entry["seconds"] for entry in timing), default=0) or 1.0
     rows = []
-    for entry in timing:
-        inner = [item for item in ledger["timing"] if item["stage"].startswith(f"{entry['stage']}:")]
+    for entry in outer:
+        rows.append(_stage(entry["stage"], entry["seconds"], entry["tasks"], longest))
+        rows[-1]["percent"] = 100 * entry["seconds"] / total
+        inner = [item for item in timing if item["stage"].startswith(f"{entry['stage']}:")]
         inner.sort(key=lambda item: (-item["seconds"], item["stage"]))
-        for item in [entry, *inner]:
-            is_inner = item is not entry
-            rows.append(
-                {
-                    "name": item["stage"].split(":", 1)[1].strip() if is_inner else item["stage"],
-                    "is_inner": is_inner,
-                    "seconds": item["seconds"],
-                    "tasks": item["tasks"],
-                    "share": item["seconds"] / longest,
-                    "percent": None if is_inner or not total else 100 * item["seconds"] / total,
-                }
-            )
+        large = [item for item in inner if item["seconds"] >= 0.01 * total]
+        small = inner[len(large) :]
+        rows += [
+            _stage(item["stage"].split(":", 1)[1].strip(), item["seconds"], item["tasks"], longest, inner=True)
+            for item in large
+        ]
+        if small:
+            seconds = sum(item["seconds"] for item in small)
+            rows.append(_stage(f"{len(small)} smaller ones", seconds, None, longest, inner=True))
     return rows
+
+
+def _stage(name: str, seconds: float, tasks: int | None, longest: float, *, inner: bool = False) -> dict[str, Any]:
+    share = min(seconds / longest, 1.0)
+    return {"name": name, "seconds": seconds, "tasks": tasks, "share": share, "is_inner": inner, "percent": None}
 
 
 def _data_url(content: bytes) -> str:

@@ -12,10 +12,11 @@ ACCENT = "#0b5cad"
 
 @dataclass(frozen=True)
 class BandStyle:
-    """How a band is drawn: colour, SVG mark, matplotlib line style, pivot wavelength in nm (None where not known)."""
+    """How a band is drawn: colour, mark in SVG and in matplotlib, line style, pivot wavelength (None if not known)."""
 
     colour: str
     mark: str
+    plot_mark: str
     line: str
     pivot_nm: float | None
 
@@ -24,14 +25,14 @@ _PIVOT_NM = {"u": 367.1, "g": 482.7, "r": 622.3, "i": 754.6, "z": 869.1, "y": 97
 """Pivot wavelengths of the LSST bands; those of ZTF g, r and i are within 4 %."""
 
 _STYLES = {
-    "u": BandStyle("#1f5fd0", "diamond", (":"), _PIVOT_NM["u"]),
-    "g": BandStyle("#00806b", "circle", "-", _PIVOT_NM["g"]),
-    "r": BandStyle("#d1460f", "square", "--", _PIVOT_NM["r"]),
-    "i": BandStyle("#7a3e9d", "triangle", "-.", _PIVOT_NM["i"]),
-    "z": BandStyle("#8a6500", "triangle-down", (":"), _PIVOT_NM["z"]),
-    "y": BandStyle("#3a3a3a", "plus", "-", _PIVOT_NM["y"]),
+    "u": BandStyle("#1f5fd0", "diamond", "D", ":", _PIVOT_NM["u"]),
+    "g": BandStyle("#00806b", "circle", "o", "-", _PIVOT_NM["g"]),
+    "r": BandStyle("#d1460f", "square", "s", "--", _PIVOT_NM["r"]),
+    "i": BandStyle("#7a3e9d", "triangle", "^", "-.", _PIVOT_NM["i"]),
+    "z": BandStyle("#8a6500", "triangle-down", "v", ":", _PIVOT_NM["z"]),
+    "y": BandStyle("#3a3a3a", "plus", "P", "-", _PIVOT_NM["y"]),
 }
-_OTHER = BandStyle(FAINT, "plus", "-", None)
+_OTHER = BandStyle(FAINT, "circle", "o", "-", None)
 
 
 def style(band: str) -> BandStyle:

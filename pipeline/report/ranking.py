@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +13,8 @@ IN_SKYMAP = 0.9
 RULE = (
     "Kilonova candidates inside the 90 % region of a sky map first, then other kilonova candidates; then alerts of "
     "good quality that are no known Solar System object, by the number of filters passed, by the highest classifier "
-    "score, and by brightness. One alert per object; injected and non-public alerts never."
+    "score, and by brightness. Members of a streak come last. One alert per object; injected and non-public alerts "
+    "never."
 )
 
 
@@ -24,7 +26,9 @@ class Interest:
     reasons: tuple[str, ...]
 
 
-def rank(science: pa.Table, count: int = 10) -> list[Interest]:
+def rank(
+    science: pa.Table, count: int = 10, *, on_streak: Collection[int] = (), events: Collection[str] = ()
+) -> list[Interest]:
     """Return the most interesting alerts, best first, by :data:`RULE`; ties go to the smaller alert id.
 
     Parameters
@@ -33,6 +37,10 @@ def rank(science: pa.Table, count: int = 10) -> list[Interest]:
         Rows of the night with ``alert_id``, ``object_key``, ``flux_njy``, the flags, and whatever enrichment added.
     count : int
         At most so many.
+    on_streak : collection of int
+        Ids of alerts that a night module put on a streak.
+    events : collection of str
+        Names of the sky maps as their senders write them; columns have them in lower case.
     """
     if science.num_rows == 0:
         return []
@@ -50,12 +58,15 @@ def rank(science: pa.Table, count: int = 10) -> list[Interest]:
     usual = _flag(science, "is_good_quality", missing=True) & ~_flag(science, "is_solar_system")
     brightness = np.abs(_number(science, "flux_njy", 0.0))
     ids = science.column("alert_id").to_numpy()
-    order = np.lexsort((ids, -brightness, -score, -n_filters, ~usual, ~kilonova, ~(kilonova & inside)))
+    streak = np.isin(ids, np.fromiter(on_streak, dtype=np.int64, count=len(on_streak)))
+    order = np.lexsort((ids, -brightness, -score, -n_filters, ~usual, ~kilonova, ~(kilonova & inside), streak))
     served = ~_flag(science, "is_injected") & _flag(science, "is_public", missing=True)
-    return _first_of_each_object(science, order[served[order]], count)
+    return _first_of_each_object(science, order[served[order]], count, events)
 
 
-def _first_of_each_object(science: pa.Table, order: NDArray[np.int64], count: int) -> list[Interest]:
+def _first_of_each_object(
+    science: pa.Table, order: NDArray[np.int64], count: int, events: Collection[str]
+) -> list[Interest]:
     keys = science.column("object_key")
     seen: set[str] = set()
     chosen: list[Interest] = []
@@ -63,18 +74,18 @@ def _first_of_each_object(science: pa.Table, order: NDArray[np.int64], count: in
         key = keys[row].as_py()
         if key not in seen:
             seen.add(key)
-            chosen.append(Interest(row, tuple(_reasons(science, row))))
+            chosen.append(Interest(row, tuple(_reasons(science, row, events))))
         if len(chosen) == count:
             break
     return chosen
 
 
-def _reasons(science: pa.Table, row: int) -> list[str]:
+def _reasons(science: pa.Table, row: int, events: Collection[str]) -> list[str]:
     told = [f"passes {name.removeprefix('filter_')}" for name in filters_of(science) if science[name][row].as_py()]
     for name in skymap_levels_of(science):
         level = science[name][row].as_py()
         if level is not None and level <= IN_SKYMAP:
-            told.append(f"inside the {100 * level:.3g} % region of {skymap_name(name)}")
+            told.append(f"inside the {100 * level:.3g} % region of {skymap_name(name, events)}")
     for name in scores_of(science):
         score = science[name][row].as_py()
         if score is not None:
@@ -99,13 +110,16 @@ def score_name(column: str) -> str:
 
 
 def skymap_levels_of(science: pa.Table) -> list[str]:
-    """Return the credible level columns of sky maps."""
-    return [name for name in science.column_names if name.startswith("skymap_") and name.endswith("_credible_level")]
+    """Return the credible level columns of sky maps, the smallest of all maps left out."""
+    ending = "_credible_level"
+    levels = [name for name in science.column_names if name.startswith("skymap_") and name.endswith(ending)]
+    return [name for name in levels if name != f"skymap_min{ending}"]
 
 
-def skymap_name(column: str) -> str:
-    """Return the event that a credible level column belongs to."""
-    return column.removeprefix("skymap_").removesuffix("_credible_level")
+def skymap_name(column: str, events: Collection[str] = ()) -> str:
+    """Return the event that a credible level column belongs to, as its sender writes it if that is known."""
+    name = column.removeprefix("skymap_").removesuffix("_credible_level")
+    return next((event for event in sorted(events) if event.lower() == name), name)
 
 
 def _flag(science: pa.Table, name: str, *, missing: bool = False) -> NDArray[np.bool_]:

@@ -61,7 +61,7 @@ def stamp_of(value: Any) -> Stamp:
     low, high = ZScaleInterval().get_limits(finite)
     if not high > low:
         low, high = float(finite.min()) - 0.5, float(finite.max()) + 0.5
-    shown = np.where(np.isfinite(pixels), pixels, low)
+    shown = np.ma.masked_invalid(pixels)  # pixels without a value come out transparent
     matrix = _matrix(header)
     buffer = io.BytesIO()
     images.imsave(
