@@ -21,7 +21,7 @@ from pipeline.cli.options import json_option
 def command(
     night: str, survey: str, alerts: int, seed: int, out: str, schema_version: str | None, cutouts: bool, as_json: bool
 ) -> None:
-    """Write a simulated night: packets, truth, catalogs, sky map.
+    r"""Write a simulated night: packets, truth, catalogs, sky map.
 
     The dump is as the survey ships it; beside it stand truth.parquet, the catalogs of that sky and the sky map of a
     merger whose kilonova is among the alerts. The same arguments write the same bytes.

@@ -150,7 +150,7 @@ def _choose_fields(
     chosen: list[np.ndarray] = []
     for block in range(0, n_fields, BLOCK):
         size = min(BLOCK, n_fields - block)
-        high = altitude(ra, dec, np.float64(beginning + (2 * block + size) * period), instrument.camera)
+        high = altitude(ra, dec, beginning + (2 * block + size) * period, instrument.camera)
         rank = np.argsort(np.where(free, -high, np.inf), kind="stable")
         pool = rank[: max(size, min(4 * size, int((free & (high > 40.0)).sum())))]
         picked = pool[np.argsort(draws.uniform("field order", pool), kind="stable")[:size]]
@@ -158,17 +158,16 @@ def _choose_fields(
         free[picked] = False
         chosen.append(picked)
     rows = np.arange(n_fields)
-    block = rows // BLOCK
-    size = np.minimum(BLOCK, n_fields - block * BLOCK)
-    start = beginning + (2 * block * BLOCK + rows % BLOCK) * period
-    return np.concatenate(chosen), start, start + size * period
+    number = rows // BLOCK
+    start = beginning + (2 * number * BLOCK + rows % BLOCK) * period
+    return np.concatenate(chosen), start, start + np.minimum(BLOCK, n_fields - number * BLOCK) * period
 
 
 def _history(
     instrument: Instrument, chosen: np.ndarray, tonight: np.ndarray, bands: np.ndarray, draws: Draws
 ) -> list[tuple[np.ndarray, ...]]:
     """Return (field row, jd, band, False) of the visits of the months before, one tuple per visited night."""
-    past = []
+    past: list[tuple[np.ndarray, ...]] = []
     rows = np.arange(chosen.size)
     steps = int(instrument.history_days / instrument.revisit_days)
     for step in range(1, steps + 1):

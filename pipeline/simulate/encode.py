@@ -125,6 +125,7 @@ class Columns:
         self.rows = rows
         self.words = np.zeros((rows, max(len(slots), 1)), dtype=np.int64)
         self.nulls = np.ones((rows, max(len(slots), 1)), dtype=np.bool_)
+        self.written: set[str] = set()
 
     def __contains__(self, name: str) -> bool:
         """Return whether this schema version has the field ``name``."""
@@ -138,7 +139,7 @@ class Columns:
         name : str
             Field, with its parents for an inlined record: ``candidate.jd``.
         values : array or scalar
-            Shape (rows,) or scalar; for strings their numbers in the heap; for a nullable record ``True``.
+            Shape (rows,) or scalar; for strings their numbers in the heap; for a nullable record or array ``True``.
         null : numpy.ndarray of bool, optional
             Rows that are null; default none.
         """
@@ -146,7 +147,8 @@ class Columns:
         if found is None:
             return
         slot, kind, _ = found
-        if kind == _RECORD:
+        self.written.add(name)
+        if kind in (_RECORD, _ARRAY):
             values = 0
         else:
             values = np.asarray(values).astype(_ENCODINGS[kind])
@@ -156,6 +158,12 @@ class Columns:
                 values = values.view(np.int32)
         self.words[:, slot] = values
         self.nulls[:, slot] = False if null is None else null
+
+    def set_flags(self, prefix: str) -> None:
+        """Set all boolean fields directly under ``prefix`` to false."""
+        for name, (_, kind, _) in self.slots.items():
+            if kind == _BOOLEAN and name.startswith(prefix) and "." not in name[len(prefix) :]:
+                self.set(name, False)
 
     def check(self, domain: str) -> None:
         """Fail where a field that may not be null was left out."""
@@ -285,7 +293,10 @@ class Encoder:
             columns, offsets = lists.get(name, (self.columns(name, 0), none))
             columns.check(name)
             slot, _, _ = self.domains[""][name]
-            packet.nulls[:, slot] &= name not in lists
+            if name not in lists:
+                packet.nulls[:, slot] = True
+            elif name not in packet.written:
+                packet.nulls[:, slot] = False
             parts.append((self._programs[name], columns.words, columns.nulls, offsets.astype(np.int64)))
             size += columns.words.shape[0] * columns.words.shape[1] * 11 + 12 * rows
             string_slots = [s for s, kind, _ in self.domains[name].values() if kind == _STRING]

@@ -95,7 +95,7 @@ RUBIN_CAMERA = Camera(
 
 
 def to_sky(
-    xi: np.ndarray, eta: np.ndarray, ra0: np.ndarray | float, dec0: np.ndarray | float
+    xi: np.ndarray | float, eta: np.ndarray | float, ra0: np.ndarray | float, dec0: np.ndarray | float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Deproject tangent-plane coordinates (degrees) about (ra0, dec0) to (ra, dec)."""
     u, v = np.radians(xi), np.radians(eta)
@@ -143,23 +143,31 @@ def offset(ra: np.ndarray, dec: np.ndarray, east_arcsec: np.ndarray, north_arcse
     return to_sky(east_arcsec / 3600.0, north_arcsec / 3600.0, ra, dec)
 
 
-_GALACTIC_POLE = unit_vector(np.array(192.85948), np.array(27.12825))
+# rows: the axes of galactic coordinates in equatorial ones (ESA 1997, The Hipparcos catalogue, eq. 1.5.11)
+_TO_GALACTIC = np.array(
+    [
+        [-0.0548755604, -0.8734370902, -0.4838350155],
+        [0.4941094279, -0.4448296300, 0.7469822445],
+        [-0.8676661490, -0.1980763734, 0.4559837762],
+    ]
+)
 
 
-def galactic_latitude(ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
-    """Return galactic latitudes (pole of Hipparcos, J2000)."""
-    return np.degrees(np.arcsin(np.clip(unit_vector(ra, dec) @ _GALACTIC_POLE, -1.0, 1.0)))
+def galactic(ra: np.ndarray, dec: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return galactic longitudes and latitudes."""
+    return position_of(unit_vector(ra, dec) @ _TO_GALACTIC.T)
 
 
-def ecliptic_latitude(ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
-    """Return ecliptic latitudes of J2000."""
+def ecliptic(ra: np.ndarray, dec: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return ecliptic longitudes and latitudes of J2000."""
     eps = np.radians(OBLIQUITY_DEG)
-    return np.degrees(np.arcsin(np.clip(unit_vector(ra, dec) @ np.array([0.0, -np.sin(eps), np.cos(eps)]), -1, 1)))
+    turn = np.array([[1.0, 0.0, 0.0], [0.0, np.cos(eps), np.sin(eps)], [0.0, -np.sin(eps), np.cos(eps)]])
+    return position_of(unit_vector(ra, dec) @ turn.T)
 
 
 def reddening(ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
     """Return E(B-V) in magnitudes of a plane-parallel dust layer, 0.03 mag to the pole, at most 2 mag."""
-    return np.minimum(0.03 / np.maximum(np.abs(np.sin(np.radians(galactic_latitude(ra, dec)))), 0.015), 2.0)
+    return np.minimum(0.03 / np.maximum(np.abs(np.sin(np.radians(galactic(ra, dec)[1]))), 0.015), 2.0)
 
 
 def field_grid(camera: Camera) -> tuple[np.ndarray, np.ndarray]:
@@ -178,9 +186,9 @@ def field_grid(camera: Camera) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(ra), np.concatenate(dec)
 
 
-def sidereal_deg(jd_utc: np.ndarray, longitude_deg: float) -> np.ndarray:
+def sidereal_deg(jd_utc: np.ndarray | float, longitude_deg: float) -> np.ndarray:
     """Return the local mean sidereal time in degrees (UT1 taken as UTC: at most 14 arcsec off)."""
-    return (280.46061837 + 360.98564736629 * (jd_utc - 2451545.0) + longitude_deg) % 360.0
+    return (280.46061837 + 360.98564736629 * (np.asarray(jd_utc) - 2451545.0) + longitude_deg) % 360.0
 
 
 def sun_altitude(jd_utc: np.ndarray, camera: Camera) -> np.ndarray:
@@ -194,7 +202,7 @@ def sun_altitude(jd_utc: np.ndarray, camera: Camera) -> np.ndarray:
     return altitude(ra, dec, jd_utc, camera)
 
 
-def altitude(ra: np.ndarray, dec: np.ndarray, jd_utc: np.ndarray, camera: Camera) -> np.ndarray:
+def altitude(ra: np.ndarray, dec: np.ndarray, jd_utc: np.ndarray | float, camera: Camera) -> np.ndarray:
     """Return altitudes in degrees, without refraction."""
     hour = np.radians(sidereal_deg(jd_utc, camera.longitude_deg) - ra)
     lat, d = np.radians(camera.latitude_deg), np.radians(dec)

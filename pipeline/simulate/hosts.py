@@ -8,7 +8,8 @@ import numpy as np
 
 from pipeline.simulate.cadence import Instrument, Visits
 from pipeline.simulate.draws import Draws
-from pipeline.simulate.populations import Objects, luminosity_distance, njy, redshift_at
+from pipeline.simulate.objects import Objects, luminosity_distance, njy, redshift_at
+from pipeline.simulate.populations import find_peaks
 
 NUCLEAR = ("agn", "tde")
 HOSTED = ("sn_ia", "sn_core_collapse", "slsn", "pisn", "kilonova", "tde")
@@ -34,13 +35,14 @@ class Event:
     redshift: float
     key: int = 1
 
-    def adopt(self, o: Objects, chosen: np.ndarray, instrument: Instrument, visits: Visits) -> None:
+    def adopt(self, o: Objects, chosen: np.ndarray) -> None:
         """Make the ``chosen`` (bool, (n,)) kilonovae counterparts of this merger."""
         rows = np.flatnonzero(chosen)
         o.params[rows, 7] = self.mjd_tai
         o.redshift[rows], o.distance_mpc[rows] = self.redshift, self.distance_mpc
         o.params[rows, 0], o.params[rows, 1], o.params[rows, 2], o.params[rows, 3] = 0.04, 1.6, 0.25 * 2.998e10, 2800.0
         o.link[rows] = 0
+        find_peaks(o)
 
 
 def draw_event(visits: Visits, draws: Draws) -> Event:

@@ -8,15 +8,19 @@ import numpy as np
 
 from pipeline.simulate.geometry import offset
 from pipeline.simulate.night import Night, curves
-from pipeline.simulate.populations import CODES, Objects
+from pipeline.simulate.objects import Objects
+from pipeline.simulate.populations import CODES
 
 DETECTION_SNR = 5.0
 
 
 @dataclass(frozen=True)
 class History:
-    """Points of the light curves that stand before the trigger: ``point`` into the curves, ``owner`` the alert's row;
-    those of row i are ``offsets[i]:offsets[i+1]``, in order of time."""
+    """Points of the light curves that stand before the trigger.
+
+    ``point`` into the curves, ``owner`` the alert's row; those of row i are ``offsets[i]:offsets[i+1]``, in order of
+    time.
+    """
 
     point: np.ndarray
     owner: np.ndarray

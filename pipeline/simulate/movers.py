@@ -8,7 +8,8 @@ from pipeline.simulate import orbits
 from pipeline.simulate.cadence import Instrument, Visits
 from pipeline.simulate.draws import Draws
 from pipeline.simulate.geometry import observer_au, to_sky, to_tangent, unit_vector
-from pipeline.simulate.populations import CODES, Objects, njy
+from pipeline.simulate.objects import Objects, njy
+from pipeline.simulate.populations import CODES
 
 ORBIT_COLUMNS = ("a_au", "e", "i_deg", "node_deg", "argperi_deg", "mean_anomaly_deg", "q_au", "epoch_mjd", "h_mag")
 
@@ -59,7 +60,8 @@ def asteroids(
     visit : numpy.ndarray of int64
         The visit of each detection.
     bodies : dict of str to numpy.ndarray, shape (count,)
-        ``ORBIT_COLUMNS`` at epoch, heliocentric ecliptic J2000.
+        ``ORBIT_COLUMNS`` at epoch, heliocentric ecliptic J2000; ``position_au, velocity_au_day`` (count, 3),
+        heliocentric equatorial.
     """
     keys = key0 + np.arange(count)
     anchor = Objects.blank(keys, CODES[name], len(instrument.bands))
@@ -95,6 +97,7 @@ def asteroids(
     bodies = orbits.elements(place, velocity)
     bodies["epoch_mjd"] = epoch - light_days
     bodies["h_mag"] = h_mag
+    bodies["position_au"], bodies["velocity_au_day"] = place, velocity
     return o, visit[seen], bodies
 
 

@@ -12,11 +12,12 @@ import numpy as np
 from pipeline.errors import InputError
 from pipeline.simulate.cadence import INSTRUMENTS, Instrument, Visits, jd_of_night, schedule
 from pipeline.simulate.draws import Draws
-from pipeline.simulate.geometry import ecliptic_latitude, galactic_latitude, reddening
+from pipeline.simulate.geometry import ecliptic, galactic, reddening
 from pipeline.simulate.hosts import Event, draw_event, give_hosts, give_neighbours
 from pipeline.simulate.lightcurves import light_curves
 from pipeline.simulate.movers import artefacts, asteroids, glints, pairs_tonight, random_place
-from pipeline.simulate.populations import CLASSES, CODES, RECIPES, Objects, Trial
+from pipeline.simulate.objects import Objects
+from pipeline.simulate.populations import CLASSES, CODES, RECIPES, Trial
 from pipeline.simulate.variables import NUCLEUS
 
 KEY_STEP = 100_000_000
@@ -83,11 +84,11 @@ def field_weights(visits: Visits, sky: str) -> np.ndarray:
     field = visits.field[visits.tonight]
     ra, dec = visits.field_ra[field], visits.field_dec[field]
     if sky == "galactic":
-        return np.exp(-np.abs(galactic_latitude(ra, dec)) / 18.0) + 0.03
+        return np.exp(-np.abs(galactic(ra, dec)[1]) / 18.0) + 0.03
     if sky == "extragalactic":
-        return 1.0 / (1.0 + np.exp(-(np.abs(galactic_latitude(ra, dec)) - 15.0) / 4.0)) + 1e-3
+        return 1.0 / (1.0 + np.exp(-(np.abs(galactic(ra, dec)[1]) - 15.0) / 4.0)) + 1e-3
     if sky == "ecliptic":
-        return np.exp(-np.abs(ecliptic_latitude(ra, dec)) / 12.0) + 0.002
+        return np.exp(-np.abs(ecliptic(ra, dec)[1]) / 12.0) + 0.002
     return np.ones(field.size)
 
 
@@ -214,7 +215,7 @@ def _draw(
     trial = Trial(draws, keys, attempts, visits.mjd[trigger], instrument, reach)
     RECIPES[name](o, trial)
     if name == "kilonova":
-        event.adopt(o, keys - (CODES[name] + 1) * KEY_STEP == 0, instrument, visits)
+        event.adopt(o, keys - (CODES[name] + 1) * KEY_STEP == 0)
     give_hosts(name, o, instrument, draws)
     return o
 

@@ -44,7 +44,7 @@ def containers(header: bytes, bodies: np.ndarray, offsets: np.ndarray, keys: np.
     """
     marks = np.stack([draws.uniform("sync", keys, counter=part) for part in (0, 1)], axis=1)
     sync = marks.view(np.uint8).reshape(keys.size, 16).tobytes()
-    view = memoryview(bodies)
+    view = memoryview(bodies)  # type: ignore[arg-type]  # an array is a buffer; its stub does not say so
     out = []
     for i in range(keys.size):
         mark = sync[16 * i : 16 * i + 16]

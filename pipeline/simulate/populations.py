@@ -7,17 +7,15 @@ night holds some of every class (:data:`CLASSES`).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
-from functools import lru_cache
+from dataclasses import dataclass
 
 import numpy as np
-from astropy.cosmology import Planck18
 
 from pipeline.simulate import transients as tr
 from pipeline.simulate import variables as var
 from pipeline.simulate.cadence import Instrument
 from pipeline.simulate.draws import Draws
-from pipeline.simulate.lightcurves import NONE
+from pipeline.simulate.objects import Objects, luminosity_distance, njy, redshift_at
 
 
 @dataclass(frozen=True)
@@ -65,97 +63,6 @@ CLASSES = (
 CODES = {kind.name: code for code, kind in enumerate(CLASSES)}
 
 
-@dataclass
-class Objects:
-    """Objects of one class or many; arrays of shape (n,) unless said otherwise.
-
-    ``key`` names an object in every random draw. ``params`` (n, 8) as the family's function says. ``reference_njy``
-    and ``extinction`` (n, n_bands). ``source_njy`` (n, n_bands) and ``source_sep_arcsec``: the nearest source of the
-    reference image (the star itself, or the host's centre), ``source_angle`` its direction (rad, from north to
-    east), ``source_px`` its half-light radius in arcsec (0: a star). ``limit_shift`` is the detector's (mag).
-    """
-
-    key: np.ndarray
-    code: np.ndarray
-    family: np.ndarray
-    params: np.ndarray
-    redshift: np.ndarray
-    distance_mpc: np.ndarray
-    blanket_nm: np.ndarray
-    scale: np.ndarray
-    reference_njy: np.ndarray
-    extinction: np.ndarray
-    source_njy: np.ndarray
-    source_sep_arcsec: np.ndarray
-    source_angle: np.ndarray
-    source_arcsec: np.ndarray
-    field: np.ndarray
-    detector: np.ndarray
-    x: np.ndarray
-    y: np.ndarray
-    ra: np.ndarray
-    dec: np.ndarray
-    limit_shift: np.ndarray
-    trigger_njy: np.ndarray
-    peak_abs_mag: np.ndarray
-    peak_mjd: np.ndarray
-    period_days: np.ndarray
-    link: np.ndarray
-
-    def take(self, rows: np.ndarray) -> Objects:
-        """Return the objects at ``rows``."""
-        return Objects(**{item.name: getattr(self, item.name)[rows] for item in fields(self)})
-
-    @classmethod
-    def concatenate(cls, parts: list[Objects]) -> Objects:
-        """Return the objects of all ``parts``, in order."""
-        return cls(**{item.name: np.concatenate([getattr(part, item.name) for part in parts]) for item in fields(cls)})
-
-    @classmethod
-    def blank(cls, keys: np.ndarray, code: int, n_bands: int) -> Objects:
-        """Return objects without flux, source or place."""
-        n = keys.size
-        nan = np.full(n, np.nan)
-        out = {item.name: nan.copy() for item in fields(cls)}
-        out["key"], out["code"] = keys.astype(np.int64), np.full(n, code, np.int64)
-        for name in ("field", "detector"):
-            out[name] = np.zeros(n, np.int64)
-        out["link"] = np.full(n, -1, np.int64)
-        out["family"] = np.full(n, NONE, np.int64)
-        for name in ("reference_njy", "extinction", "source_njy"):
-            out[name] = np.zeros((n, n_bands))
-        out["params"] = np.zeros((n, 8))
-        out["scale"] = np.ones(n)
-        for name in ("redshift", "distance_mpc", "blanket_nm", "source_angle", "source_arcsec", "limit_shift"):
-            out[name] = np.zeros(n)
-        out["trigger_njy"] = np.zeros(n)
-        return cls(**out)
-
-
-@lru_cache(maxsize=1)
-def _distances() -> tuple[np.ndarray, np.ndarray]:
-    """Return a table of (redshift, comoving distance in Mpc) of Planck 2018."""
-    z = np.expm1(np.linspace(0, np.log(9.0), 800))
-    return z, Planck18.comoving_distance(z).value
-
-
-def redshift_at(comoving_mpc: np.ndarray) -> np.ndarray:
-    """Return the redshift of a comoving distance."""
-    z, comoving = _distances()
-    return np.interp(comoving_mpc, comoving, z)
-
-
-def luminosity_distance(redshift: np.ndarray) -> np.ndarray:
-    """Return luminosity distances in Mpc."""
-    z, comoving = _distances()
-    return np.interp(redshift, z, comoving) * (1 + redshift)
-
-
-def njy(mag: np.ndarray) -> np.ndarray:
-    """Return AB magnitudes as nJy."""
-    return 10.0 ** (0.4 * (31.4 - mag))
-
-
 @dataclass(frozen=True)
 class Trial:
     """One attempt at drawing objects: whose, when they must trigger, how far they may be.
@@ -195,14 +102,19 @@ def _at_distance(o: Objects, t: Trial, typical_mag: float) -> None:
 def _explode(o: Objects, t: Trial, youngest: float, oldest: float) -> None:
     """Set the explosion so that the age at the trigger lies between the two (observer's days); then find the peak."""
     o.params[:, 7] = t.mjd - t.uniform("age", youngest, oldest)
-    when = np.empty(t.keys.size)
+    find_peaks(o)
+
+
+def find_peaks(o: Objects) -> None:
+    """Set ``peak_abs_mag`` (rest 478 nm) and ``peak_mjd`` of exploding ``o``."""
+    when = np.empty(o.key.size)
     tr.peaks(o.family, o.params, 478.0, o.blanket_nm, o.peak_abs_mag, when)
     o.peak_abs_mag = o.peak_abs_mag - 2.5 * np.log10(o.scale)
     o.peak_mjd = o.params[:, 7] + when * (1 + o.redshift)
 
 
 def _sn_ia(o: Objects, t: Trial) -> None:
-    """56Ni in 1.4 Msun; peak magnitude after Tripp 1998: stretch and colour."""
+    """Set 56Ni in 1.4 Msun; the peak magnitude after Tripp 1998, by stretch and colour."""
     stretch = np.clip(t.normal("stretch", 0.0, 0.1), -0.25, 0.25)
     colour = t.normal("colour", 0.0, 0.08)
     o.family[:], o.blanket_nm[:] = tr.NI56, 400.0
@@ -219,24 +131,23 @@ def _sn_ia(o: Objects, t: Trial) -> None:
 
 
 def _core_collapse(o: Objects, t: Trial) -> None:
-    """Two in three with a hydrogen plateau (Popov), the others stripped (56Ni)."""
+    """Give two in three a hydrogen plateau (Popov), the others only 56Ni."""
     plateau = t.uniform("plateau") < 0.67
     o.family[:] = np.where(plateau, tr.PLATEAU, tr.NI56)
     o.blanket_nm[:] = 350.0
     velocity = t.log_uniform("velocity", 3.5e8, 6.5e8)
     nickel = t.log_uniform("nickel", 0.02, 0.3)
-    columns = (
-        (0.3 * nickel, nickel), (t.uniform("time", 70, 95), t.uniform("time", 8, 16)), (velocity, 2 * velocity),
-        (5800.0, 4800.0), (0.0, 110.0), (t.uniform("onset", 18, 30), 0.0), (250.0, 250.0),
-    )  # fmt: skip
-    for slot, (yes, no) in enumerate(columns):
-        o.params[:, slot] = np.where(plateau, yes, no)
+    with_hydrogen = (0.3 * nickel, t.uniform("time", 70, 95), velocity, 5800.0, 0.0, t.uniform("onset", 18, 30))
+    without = (nickel, t.uniform("time", 8, 16), 2 * velocity, 4800.0, 110.0, 0.0)
+    for slot in range(6):
+        o.params[:, slot] = np.where(plateau, with_hydrogen[slot], without[slot])
+    o.params[:, 6] = 250.0
     _at_distance(o, t, -17.0)
     _explode(o, t, 2.0, 100.0)
 
 
 def _slsn(o: Objects, t: Trial) -> None:
-    """Magnetar of 1.5 to 4 ms in a few solar masses of ejecta."""
+    """Set a magnetar of 1.5 to 4 ms in a few solar masses of ejecta."""
     o.family[:], o.blanket_nm[:] = tr.MAGNETAR, 320.0
     columns = (
         t.uniform("spin", 1.5, 4.0), t.uniform("time", 25, 60), t.normal("velocity", 1.1e9, 1e8), 6500.0, 300.0,
@@ -249,7 +160,7 @@ def _slsn(o: Objects, t: Trial) -> None:
 
 
 def _pisn(o: Objects, t: Trial) -> None:
-    """5 to 30 solar masses of 56Ni and a diffusion time of months."""
+    """Set 5 to 30 solar masses of 56Ni and a diffusion time of months."""
     o.family[:], o.blanket_nm[:] = tr.NI56, 380.0
     columns = (
         t.log_uniform("nickel", 5, 30),
@@ -267,7 +178,7 @@ def _pisn(o: Objects, t: Trial) -> None:
 
 
 def _kilonova(o: Objects, t: Trial) -> None:
-    """0.01 to 0.05 solar masses of r-process ejecta, lanthanide-poor to lanthanide-rich."""
+    """Set 0.01 to 0.05 solar masses of r-process ejecta, lanthanide-poor to lanthanide-rich."""
     o.family[:] = tr.R_PROCESS
     time = t.log_uniform("time", 1.2, 5.0)
     columns = (
@@ -281,7 +192,7 @@ def _kilonova(o: Objects, t: Trial) -> None:
 
 
 def _tde(o: Objects, t: Trial) -> None:
-    """A nuclear flare of 1e43.5 to 1e44.7 erg/s at 15 to 35 kK."""
+    """Set a nuclear flare of 1e43.6 to 1e44.8 erg/s at 15 to 35 kK."""
     o.family[:] = tr.FALLBACK
     columns = (
         t.log_uniform("power", 4e43, 6e44), t.uniform("time", 5, 30), 0, t.uniform("kelvin", 15e3, 35e3), 0,
@@ -294,7 +205,7 @@ def _tde(o: Objects, t: Trial) -> None:
 
 
 def _agn(o: Objects, t: Trial) -> None:
-    """Damped random walk in the nucleus; the host dilutes it."""
+    """Set a damped random walk in the nucleus, diluted by the host."""
     o.family[:] = var.NUCLEUS
     o.redshift = t.log_uniform("redshift", 0.02, 1.8)
     o.distance_mpc = luminosity_distance(o.redshift)
@@ -321,7 +232,7 @@ def _as_source(o: Objects, t: Trial, colour: float) -> None:
 
 
 def _rr_lyrae(o: Objects, t: Trial) -> None:
-    """Periods and amplitudes on the ab locus of the Bailey diagram; a quarter first-overtone."""
+    """Set periods and amplitudes on the ab locus of the Bailey diagram; a quarter first-overtone."""
     o.family[:] = var.RR_LYRAE
     overtone = t.uniform("overtone") < 0.25
     period = np.where(overtone, t.uniform("period", 0.25, 0.42), np.clip(t.normal("period", 0.56, 0.07), 0.42, 0.85))
@@ -337,12 +248,12 @@ def _rr_lyrae(o: Objects, t: Trial) -> None:
 
 
 def _eclipsing(o: Objects, t: Trial) -> None:
-    """Two uniform discs seen near edge-on."""
+    """Set two uniform discs seen near edge-on."""
     o.family[:] = var.ECLIPSING
     r1 = t.uniform("radius", 0.12, 0.45)
     hot = t.uniform("kelvin", 4500, 9000)
     columns = (
-        t.log_uniform("period", 0.22, 8.0), t.mjd - t.uniform("phase", -0.06, 0.06), r1, r1 * t.uniform("ratio", 0.5, 1.0),
+        t.log_uniform("period", 0.22, 8.0), t.mjd, r1, r1 * t.uniform("ratio", 0.5, 1.0),
         t.uniform("cosine", 0.0, 0.15), hot, hot * t.uniform("cool", 0.6, 1.0),
     )  # fmt: skip
     for slot, values in enumerate(columns):
@@ -353,7 +264,7 @@ def _eclipsing(o: Objects, t: Trial) -> None:
 
 
 def _dwarf_nova(o: Objects, t: Trial) -> None:
-    """Outbursts of 2.5 to 6 mag every 20 to 300 days."""
+    """Set outbursts of 2.5 to 6 mag every 20 to 300 days."""
     o.family[:] = var.DWARF_NOVA
     rise, plateau = t.uniform("rise", 0.5, 1.5), t.uniform("plateau", 2, 10)
     columns = (
@@ -369,7 +280,7 @@ def _dwarf_nova(o: Objects, t: Trial) -> None:
 
 
 def _microlensing(o: Objects, t: Trial) -> None:
-    """A point lens before a star, partly blended."""
+    """Set a point lens before a star, partly blended."""
     o.family[:] = var.MICROLENSING
     einstein = t.log_uniform("einstein", 10, 70)
     columns = (
@@ -385,7 +296,7 @@ def _microlensing(o: Objects, t: Trial) -> None:
 
 
 def _flare(o: Objects, t: Trial) -> None:
-    """A flare of minutes to hours on a red dwarf."""
+    """Set a flare of minutes to hours on a red dwarf."""
     o.family[:] = var.FLARE
     width = t.log_uniform("width", 0.005, 0.08)
     columns = (
@@ -401,7 +312,7 @@ def _flare(o: Objects, t: Trial) -> None:
 
 
 def _obscured(o: Objects, t: Trial) -> None:
-    """A star fading behind its own dust, which shines in the infrared."""
+    """Set a star fading behind its own dust, which shines in the infrared."""
     o.family[:] = var.OBSCURED
     columns = (
         t.uniform("condense", 15, 90),

@@ -57,7 +57,7 @@ def draw_map(event: Event, ra: float, dec: float, draws: Draws) -> SkyMap:
     around = draws.uniform("map direction", key, 0.0, 2 * np.pi)[0]
     u, v = radius * np.cos(around) * long_deg, radius * np.sin(around) * short_deg
     east, north = u * np.cos(turn) - v * np.sin(turn), u * np.sin(turn) + v * np.cos(turn)
-    centre = [float(value) for value in to_sky(np.float64(east), np.float64(north), ra, dec)]
+    centre = [float(value) for value in to_sky(float(east), float(north), ra, dec)]
 
     def sigmas(cell_ra: np.ndarray, cell_dec: np.ndarray) -> np.ndarray:
         xi, eta = to_tangent(cell_ra, cell_dec, centre[0], centre[1])

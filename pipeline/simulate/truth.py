@@ -11,7 +11,8 @@ from pipeline.simulate.hosts import HOSTED
 from pipeline.simulate.measure import measure
 from pipeline.simulate.movers import ARTEFACTS, ORBIT_COLUMNS, solar_system_name
 from pipeline.simulate.night import Night
-from pipeline.simulate.populations import CLASSES, CODES, luminosity_distance, redshift_at
+from pipeline.simulate.objects import luminosity_distance, redshift_at
+from pipeline.simulate.populations import CLASSES, CODES
 from pipeline.simulate.transients import PLATEAU
 
 _F64, _I64, _TEXT = pa.float64(), pa.int64(), pa.string()

@@ -212,7 +212,8 @@ def set_counts(out: Columns, night: Night, m: Measured) -> np.ndarray:
     """Set ``ndethist, ncovhist, jdstarthist, jdendhist``; returns the Julian dates of the first detections."""
     detections, covered, start = first_detection(night, m)
     for name, values in (
-        ("ndethist", detections), ("ncovhist", covered), ("jdstarthist", start), ("jdendhist", night.visits.jd[m.visit]),
+        ("ndethist", detections), ("ncovhist", covered), ("jdstarthist", start),
+        ("jdendhist", night.visits.jd[m.visit]),
     ):  # fmt: skip
         out.set("candidate." + name, values)
     return start
@@ -230,7 +231,8 @@ def set_trigger_only(out: Columns, night: Night, m: Measured, candid: np.ndarray
         ("tooflag", 0), ("jdstartref", SURVEY_START_JD + 60.1234567 + o.field % 7), ("nframesref", 15 + o.field % 20),
         ("jdendref", SURVEY_START_JD + 180.2345678 + o.field % 11), ("nmatches", 150 + o.detector * 7),
         ("dsnrms", draws.uniform("dsnrms", candid, 2, 60)), ("ssnrms", draws.uniform("ssnrms", candid, 5, 100)),
-        ("dsdiff", draws.normal("dsdiff", candid, -20, 15)), ("zpclrcov", draws.normal("zpclrcov", candid, -8e-5, 3e-5)),
+        ("dsdiff", draws.normal("dsdiff", candid, -20, 15)),
+        ("zpclrcov", draws.normal("zpclrcov", candid, -8e-5, 3e-5)),
         ("zpmed", zero_points(night, m.visit, m.detector) - 0.06), ("clrmed", 0.65 + 0.002 * (o.detector - 32)),
         ("clrrms", 0.29 + 0.0005 * o.detector),
         ("drb", np.where(bogus, 0.45 * draws.uniform("drb", candid), 1.0 - 0.3 * draws.uniform("drb", candid) ** 4)),
