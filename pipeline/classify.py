@@ -183,15 +183,18 @@ def purity_and_completeness(score: Float, is_positive: NDArray[np.bool_], thresh
 
 
 def best_threshold(score: Float, is_positive: NDArray[np.bool_]) -> float:
-    """Return the score, of a grid of 0.01, at which the harmonic mean of purity and completeness is largest."""
-    best, best_value = 0.5, -1.0
-    for threshold in np.round(np.arange(0.05, 1.0, 0.01), 2):
+    """Return the score at which the harmonic mean of purity and completeness is largest, of a grid of 0.01.
+
+    Of equally good ones the middle: between two classes that are well apart, not at the edge of one.
+    """
+    grid = np.round(np.arange(0.05, 1.0, 0.01), 2)
+    values = np.full(len(grid), -1.0)
+    for k, threshold in enumerate(grid):
         purity, completeness = purity_and_completeness(score, is_positive, float(threshold))
-        total = purity + completeness
-        value = 2.0 * purity * completeness / total if total > 0.0 else -1.0
-        if value > best_value:
-            best, best_value = float(threshold), value
-    return best
+        if purity + completeness > 0.0:
+            values[k] = 2.0 * purity * completeness / (purity + completeness)
+    best = np.flatnonzero(values == values.max())
+    return float(grid[best[len(best) // 2]])
 
 
 def judge(

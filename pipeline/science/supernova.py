@@ -15,19 +15,6 @@ from pipeline.science.registry import science_module
 MINIMUM_DETECTIONS = 3
 
 _BANDS = ("g", "r", "i")
-_FLAT = (
-    "is_positive",
-    "diff_mag",
-    "n_detections",
-    "n_upper_limits",
-    "reference_separation_arcsec",
-    "reference_mag",
-    "star_score",
-    "star_separation_arcsec",
-    "gaia_separation_arcsec",
-    "gaia_mag",
-)
-
 FEATURES = (
     *(f"feat_{band}_{name}" for band in _BANDS for name in statistics.NAMES),
     *(f"feat_{band}_{name}" for band in _BANDS for name in ("n_detections", *rates.NAMES)),
@@ -35,10 +22,16 @@ FEATURES = (
     "feat_r_minus_i_mag",
     "feat_any_n_bands",
     "feat_any_positive_fraction",
-    "feat_any_age_days",
-    *_FLAT,
+    "diff_mag",
+    "is_positive",
+    "n_detections",
 )
-"""Feature columns, in the order of the model's inputs."""
+"""Feature columns, in the order of the model's inputs.
+
+The shape of the light curve only. Neighbouring stars, reference sources and the age of the object are left to the
+filters: simulated skies keep classes further apart in them than the real sky does, and a model that leans on them calls
+every real variable star with a short history a supernova.
+"""
 
 FEATURE_MODULES = ("light_curve_statistics", "light_curve_rates")
 """Science modules whose version a model is bound to."""
@@ -60,9 +53,8 @@ _COLUMNS = (
 def supernova(alerts: pa.Table, *, model: Model) -> pa.Table:
     """Score how much an alert looks like a supernova (any type) rather than anything else.
 
-    What: gradient-boosted trees on the statistics, rates and colors of the g, r and i light curves and on the nearest
-    star and reference source. The model's card says what it was trained on and how it was judged; scores are at equal
-    odds, not at the odds of the stream.
+    What: gradient-boosted trees on the statistics, rates and colors of the g, r and i light curves. The model's card
+    says what it was trained on and how it was judged; scores are at equal odds, not at the odds of the stream.
 
     Minimum points: 3 detections; known Solar System objects are not scored. The reason stands beside the null.
 
@@ -70,7 +62,9 @@ def supernova(alerts: pa.Table, *, model: Model) -> pa.Table:
 
     Reference: Chen & Guestrin 2016, doi:10.1145/2939672.2939785
 
-    Surveys: simulated ZTF; not validated on real data.
+    Surveys: ZTF, trained on simulated alerts. Of 2,119 real alerts of spectroscopic supernovae with 3 detections or
+    more the shipped model calls 79 % supernovae (60 % of those with at most 5 detections); of 235 alerts of a real
+    night of mostly variable stars 6 %. Rubin, ELAsTiCC: not validated.
     """
     known = booleans(alerts.column("is_solar_system"))
     few = ~booleans(pc.greater_equal(alerts.column("n_detections"), MINIMUM_DETECTIONS))
