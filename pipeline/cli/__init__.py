@@ -45,7 +45,7 @@ class _Lazy(click.Group):
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="alertmill")
 def cli() -> None:
-    r"""Reprocess nights of astronomical alerts (ZTF, Rubin, ELAsTiCC): fast, exact, repeatable.
+    """Reprocess nights of astronomical alerts (ZTF, Rubin, ELAsTiCC): fast, exact, repeatable.
 
     \b
     Example:

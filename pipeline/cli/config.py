@@ -11,7 +11,7 @@ from pipeline.cli.options import json_option
 
 @click.group()
 def command() -> None:
-    r"""Show the configuration and where each value comes from.
+    """Show the configuration and where each value comes from.
 
     \b
     Example:
@@ -23,7 +23,7 @@ def command() -> None:
 @click.option("--config", "config_file", metavar="FILE", help="Settings. [default: ./alertmill.toml]")
 @json_option
 def show(config_file: str | None, as_json: bool) -> None:
-    r"""Print every setting, its value and its origin.
+    """Print every setting, its value and its origin.
 
     Values come from the defaults, then alertmill.toml, then the environment (ALERTMILL_ROOT,
     ALERTMILL_EXECUTION__WORKERS ...), then options; the last one wins.

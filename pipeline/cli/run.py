@@ -45,7 +45,7 @@ from pipeline.cli.options import config_options, json_option
 @click.option("--no-report", is_flag=True, help="Write no report.")
 @json_option
 def command(night: str | None, inputs: tuple[str, ...], config_file: str | None, as_json: bool, **options: Any) -> None:
-    r"""Run the nights of a dump: decode, enrich, commit, report.
+    """Run the nights of a dump: decode, enrich, commit, report.
 
     Without NIGHT every night found in the input is run, each alert into its own night. With NIGHT (YYYYMMDD) packets of
     other nights are counted as other_night and kept in rejects. Killed or failed runs go on when the same command is

@@ -16,7 +16,7 @@ from pipeline.cli.options import json_option
 @click.option("--config", "config_file", metavar="FILE", help="Settings. [default: ./alertmill.toml]")
 @json_option
 def command(night: str | None, root: str | None, survey: str | None, config_file: str | None, as_json: bool) -> None:
-    r"""Show nights, counts and sizes.
+    """Show nights, counts and sizes.
 
     \b
     Example:

@@ -27,7 +27,7 @@ def command(
     repair: bool,
     as_json: bool,
 ) -> None:
-    r"""Re-hash parts against the ledgers; name strays and losses.
+    """Re-hash parts against the ledgers; name strays and losses.
 
     Exit code 1 if anything is lost, damaged or stray.
 
