@@ -364,11 +364,15 @@ def _fault(data: bytes | memoryview | mmap, reason: str, start: int, stop: int, 
 
 # --------------------------------------------------------------------------------------- wire format
 WIRE_HEADER_BYTES = 5
+MAX_SCHEMA_ID = 1 << 24
+"""Registries number their schemas from 1 up: a larger id is damage, not a schema nobody has heard of."""
 
 
 def is_wire(data: bytes | memoryview) -> bool:
-    """Whether the data starts as a Confluent wire message does (a container starts with ``O``)."""
-    return len(data) > WIRE_HEADER_BYTES and data[0] == 0
+    """Whether the data starts as a Confluent wire message does: a zero byte and a schema id that can be one."""
+    if len(data) <= WIRE_HEADER_BYTES or data[0] != 0:
+        return False
+    return 0 < int.from_bytes(data[1:WIRE_HEADER_BYTES], "big") < MAX_SCHEMA_ID
 
 
 def split_wire(data: bytes, resolver: Callable[[int], WriterSchema]) -> list[Datum | Fault]:

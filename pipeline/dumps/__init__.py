@@ -1,9 +1,9 @@
 """Dumps: the sources of an input, their segments, and the packets or tables in them."""
 
-from pipeline.dumps.packets import Reader, datums
+from pipeline.dumps.cutting import MAX_BYTES, MAX_PACKETS, Packet, Segment, Tally, packets, segments
+from pipeline.dumps.reading import Reader, datums
 from pipeline.dumps.reencoded import TableBatch, tables
 from pipeline.dumps.registry import SchemaResolver
-from pipeline.dumps.segments import MAX_BYTES, MAX_PACKETS, Packet, Segment, Tally, packets, segments
 from pipeline.dumps.sources import Source, list_sources, source_sha256
 
 __all__ = [

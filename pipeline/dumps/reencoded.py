@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from pipeline.avro.rows import VERSION_FIELD, Decoded, added_json, cutout_schema, points_of, raw_schema
 from pipeline.avro.schema import UNKNOWN_VERSION
-from pipeline.dumps.segments import Segment, Tally
+from pipeline.dumps.cutting import Segment, Tally
 from pipeline.dumps.sources import printable
 from pipeline.errors import SourceError
 from pipeline.schema import content_hash

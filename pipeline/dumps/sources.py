@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from zlib_ng import zlib_ng
 
-from pipeline.avro.container import MAGIC, FrameError, HeaderCache
+from pipeline.avro.container import MAGIC, FrameError, HeaderCache, is_wire
 from pipeline.dumps.inflate import ZLIB_ERROR
 from pipeline.dumps.tar import BLOCK, is_header
 from pipeline.errors import InputError
@@ -22,7 +22,6 @@ PEER_MARKER = "fink_broker_version"
 """The column that the peer's re-encoded packets carry, Parquet and Avro alike."""
 
 _HEAD_BYTES = 64 << 10
-_MAX_REGISTRY_ID = 1 << 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,14 +191,14 @@ def _kind(head: bytes, path: Path) -> str:
             inner = zlib_ng.decompressobj(31).decompress(head, BLOCK)
         except ZLIB_ERROR as error:
             raise InputError(f"input {path} is a damaged gzip file ({error})", mend="fetch it again") from None
-        if len(inner) < BLOCK or _is_tar(inner, path):
+        if _is_tar(inner, path) or (len(inner) < BLOCK and _is_called_tar(path)):
             return "tar.gz"
         raise InputError(f"input {path} is a gzip file, but not of a tar archive", mend="decompress it first")
     if _is_tar(head[:BLOCK], path):
         return "tar"
-    if path.name.lower().endswith((".tar", ".tar.gz", ".tgz", ".parquet")):
+    if _is_called_tar(path) or path.name.lower().endswith(".parquet"):
         raise InputError(f"input {path} is damaged: its first bytes are not those of its kind", mend="fetch it again")
-    if head[0] == 0 and len(head) > 5 and 0 < int.from_bytes(head[1:5], "big") < _MAX_REGISTRY_ID:
+    if is_wire(head):
         return "wire"
     if path.name.lower().endswith(".avro"):
         return "avro"
@@ -210,7 +209,11 @@ def _kind(head: bytes, path: Path) -> str:
 
 def _is_tar(block: bytes, path: Path) -> bool:
     """Whether a file begins with a tar header; zeros are an archive without members only if the name says so."""
-    return is_header(block) and (any(block) or path.name.lower().endswith((".tar", ".tar.gz", ".tgz")))
+    return is_header(block) and (any(block) or _is_called_tar(path))
+
+
+def _is_called_tar(path: Path) -> bool:
+    return path.name.lower().endswith((".tar", ".tar.gz", ".tgz"))
 
 
 def _read_schema(path: Path) -> pa.Schema:

@@ -18,6 +18,8 @@ from pipeline.errors import SourceError
 
 BLOCK = 512
 MAX_EXTENSION_BYTES = 1 << 20
+MAX_SIZE = 1 << 50
+"""A member said to be larger than this is damage."""
 _ZERO = bytes(BLOCK)
 _REGULAR = (b"0", b"\0", b"7")
 _WITHOUT_DATA = (b"1", b"2", b"3", b"4", b"5", b"6")
@@ -165,8 +167,8 @@ def _checksum_fits(block: bytes) -> bool:
 def _number(text: bytes, at: int, source: str) -> int:
     """Return a size: octal, or base 256 where the first bit is set."""
     if text[0] & 0x80:
-        if text[0] == 0x80:
-            return int.from_bytes(text[1:], "big")
+        if text[0] == 0x80 and (size := int.from_bytes(text[1:], "big")) < MAX_SIZE:
+            return size
     else:
         try:
             return int(text.strip(b" \0") or b"0", 8)
@@ -202,6 +204,6 @@ def _extension(stream: Stream, kind: bytes, size: int, at: int, source: str, cou
         key, _, value = text[len(length) + 1 : int(length) - 1].partition(b"=")
         out[key.decode("utf-8", "backslashreplace")] = value.decode("utf-8", "backslashreplace")
         text = text[int(length) :]
-    if not out.get("size", "0").isdigit():
+    if not out.get("size", "0").isdigit() or int(out.get("size", "0")) >= MAX_SIZE:
         raise SourceError(f"the archive is damaged at byte {at}: a broken pax header", source=source)
     return out

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from pipeline.avro.container import Datum, Fault, HeaderCache, is_wire, split_container, split_wire
 from pipeline.avro.schema import WriterSchema
-from pipeline.dumps.segments import Packet, Segment, Tally, packets
+from pipeline.dumps.cutting import Packet, Segment, Tally, packets
 from pipeline.errors import SourceError
 
 
