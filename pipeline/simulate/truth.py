@@ -205,12 +205,13 @@ def galaxies(night: Night) -> pa.Table:
 def variables(night: Night) -> pa.Table:
     """Return most of the night's variable stars among unrelated ones."""
     o, draws = night.objects, night.draws
-    known = draws.uniform("is in a catalog", o.key) < _KNOWN
+    fading = o.code == CODES["fading_ir_excess"]
+    known = (draws.uniform("is in a catalog", o.key) < _KNOWN) | fading  # its infrared excess is known only from there
     rows = np.flatnonzero(np.isin(o.code, [CODES[name] for name in _STAR_TYPES]) & known)
     keys, ra, dec = _around(night, max(500, rows.size), "star")
     types = [_STAR_TYPES[CLASSES[code].name] for code in o.code[rows]]
     period = np.r_[o.period_days[rows], draws.log_uniform("star period", keys, 0.2, 400.0)]
-    infrared = np.where(o.code[rows] == CODES["fading_ir_excess"], draws.uniform("W1-W2", o.key[rows], 0.8, 1.8), 0.05)
+    infrared = np.where(fading[rows], draws.uniform("W1-W2", o.key[rows], 0.8, 1.8), 0.05)
     return from_columns(
         {
             "name": np.r_[
