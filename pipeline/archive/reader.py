@@ -73,7 +73,8 @@ class Archive:
 
     def __repr__(self) -> str:
         """Say what the archive holds."""
-        held = ", ".join(f"{name}: {len(self.nights(name)):,} nights" for name in self.surveys)
+        counts = {name: len(self.nights(name)) for name in self.surveys}
+        held = ", ".join(f"{name}: {count:,} night{'' if count == 1 else 's'}" for name, count in counts.items())
         return f"<Archive {self._root.folder} ({held or 'no nights'})>"
 
     # ------------------------------------------------------------------------------------------ ledgers

@@ -287,8 +287,9 @@ def link_figure(ra: Floats, dec: Floats, mjd: Floats) -> bytes:
     east, north = east - east.mean(), (dec - centre_dec) * 60
     minutes = (mjd - mjd.min()) * 24 * 60
     axes.plot(east, north, color=RULE, linewidth=1, zorder=1)
-    colour: Any = minutes if float(minutes.max()) > 0 else ACCENT
-    drawn = axes.scatter(east, north, c=colour, cmap="viridis", s=28, edgecolors=INK, linewidths=0.5, zorder=2)
+    is_timed = float(minutes.max()) > 0
+    coloured: dict[str, Any] = {"c": minutes, "cmap": "viridis"} if is_timed else {"color": ACCENT}
+    drawn = axes.scatter(east, north, s=28, edgecolors=INK, linewidths=0.5, zorder=2, **coloured)
     axes.set_aspect("equal", adjustable="datalim")
     axes.invert_xaxis()
     axes.set_xlabel("east (arcmin)", fontsize=9)
@@ -296,7 +297,7 @@ def link_figure(ra: Floats, dec: Floats, mjd: Floats) -> bytes:
     axes.xaxis.set_major_locator(MaxNLocator(4))
     axes.yaxis.set_major_locator(MaxNLocator(4))
     axes.tick_params(labelsize=8)
-    if float(minutes.max()) > 0:
+    if is_timed:
         bar = figure.colorbar(drawn, ax=axes, shrink=0.85)
         bar.set_label("minutes from the first", fontsize=8)
         bar.ax.tick_params(labelsize=8)
