@@ -23,7 +23,7 @@ from pipeline.surveys.superset import unheld, widen
 
 BATCH_ROWS = 500
 _VERSION_COLUMNS = (VERSION_FIELD, "lsst_schema_version")
-_VERSION_TEXT = re.compile(r"^(?:\w+\.)?v?(\d+(?:[._]\d+)*)$")
+_VERSION_TEXT = re.compile(r"^(?:[A-Za-z]\w*\.)?v?(\d+(?:[._]\d+)*)$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +91,8 @@ class _Mapping:
     """How the columns of one file become rows of the superset."""
 
     def __init__(self, schema: pa.Schema, superset: pa.Schema, cutout_columns: tuple[str, ...], where: str) -> None:
-        simple = pa.schema([pa.field(field.name, _simple(field.type)) for field in schema])
-        self.native = pa.schema([field for field in simple if field.name in superset.names])
+        self.simple = pa.schema([pa.field(field.name, _simple(field.type)) for field in schema])
+        self.native = pa.schema([field for field in self.simple if field.name in superset.names])
         if not len(self.native):
             raise SourceError("no column of the survey is in this Parquet file", source=where)
         if missing := unheld(superset, self.native):
@@ -108,11 +108,13 @@ class _Mapping:
         self.schema_id = f"parquet:{digest}"
 
     def rows(self, table: pa.Table) -> tuple[Decoded, list[bytes]]:
+        """Return the rows of one batch and their digests."""
+        table = table.cast(self.simple)
         columns = {}
         for field in self.superset:
             if field.name in self.native.names:
-                simple = table.column(field.name).cast(self.native.field(field.name).type)
-                columns[field.name] = pa.chunked_array([widen(c, field.type) for c in simple.chunks], field.type)
+                chunks = table.column(field.name).chunks
+                columns[field.name] = pa.chunked_array([widen(chunk, field.type) for chunk in chunks], field.type)
             else:
                 columns[field.name] = pa.nulls(table.num_rows, field.type)
         columns["schema_version"] = _versions(table)
