@@ -60,8 +60,8 @@ def add_reference(
     Returns
     -------
     tuple of numpy.ndarray, (n,)
-        Total flux and its 1 sigma error, in quadrature, nJy. NaN where an ingredient is.
+        Total flux and its 1 sigma error, in quadrature, nJy. NaN where an ingredient is; no flux has no error.
     """
     total = np.asarray(flux_njy, dtype=np.float64) + flux_from_mag(reference_mag)
     error = np.hypot(flux_error_njy, flux_error_from_mag(reference_mag, reference_mag_error))
-    return total, error
+    return total, np.where(np.isnan(total), np.nan, error)

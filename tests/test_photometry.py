@@ -55,3 +55,4 @@ def test_total_flux(mag: float, mag_error: float, flux: float, error: float) -> 
     assert total == ph.flux_from_mag(mag) + flux
     assert total_error**2 == pytest.approx(error**2 + ph.flux_error_from_mag(mag, mag_error) ** 2, rel=1e-12)
     assert np.isnan(ph.add_reference(flux, error, np.nan, mag_error)).all()
+    assert np.isnan(ph.add_reference(np.nan, error, mag, mag_error)).all()

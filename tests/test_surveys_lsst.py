@@ -344,7 +344,7 @@ RECORD = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.lists(RECORD, max_size=4))
 def test_generated_packets_against_the_oracle(records: list[dict]) -> None:
     raw = raw_table("lsst", records)

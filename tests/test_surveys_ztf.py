@@ -215,6 +215,7 @@ def test_upper_limits_never_become_fluxes() -> None:
         ({"isdiffpos": "0"}, "is_positive", False),
         ({"isdiffpos": None}, "is_positive", None),
         ({"isdiffpos": None}, "flux_njy", None),
+        ({"isdiffpos": None}, "total_flux_err_njy", None),
         ({"distnr": 1.51}, "total_flux_njy", None),
         ({"distnr": -999.0}, "total_mag", None),
         ({"magnr": 20.0}, "total_mag", None),
