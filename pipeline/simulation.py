@@ -15,6 +15,7 @@ from pipeline.errors import InputError
 from pipeline.paths import parse_night
 from pipeline.simulate import lsst, truth, ztf
 from pipeline.simulate.encode import Encoder
+from pipeline.simulate.measure import measure
 from pipeline.simulate.night import Night, plan_night
 from pipeline.simulate.packets import TAR_END, container_header, containers, tar_members
 from pipeline.simulate.populations import CODES
@@ -119,10 +120,11 @@ def _write_dump(plan: Night, survey: str, version: str, cutouts: bool, batch: in
     with partial.open("wb") as file:
         for start in range(0, plan.alert_visit.size, batch):
             rows = np.arange(start, min(start + batch, plan.alert_visit.size))
-            alert_id, object_id = writer.names(plan, rows)
-            bodies, offsets = writer.encode_alerts(plan, rows, encoder, version, cutouts)
+            measured = measure(plan, rows)
+            alert_id, object_id = writer.names(plan, measured)
+            bodies, offsets = writer.encode_alerts(plan, measured, encoder, version, cutouts)
             file.write(tar_members(alert_id, containers(header, bodies, offsets, alert_id, plan.draws), mtime))
-            tables.append(truth.truth_of(plan, rows, alert_id, object_id))
+            tables.append(truth.truth_of(plan, measured, alert_id, object_id))
         file.write(TAR_END)
     partial.replace(dump)
     return pa.concat_tables(tables), dump.stat().st_size

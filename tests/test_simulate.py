@@ -197,7 +197,7 @@ def test_no_two_alerts_share_stamps_or_light_curves(ztf):
     stamps = [packet[name]["stampData"] for packet in ztf.packets for name in packet if name.startswith("cutout")]
     assert len(set(stamps)) == len(stamps) == 3 * len(ztf.packets)
     curves = [
-        tuple(point["forcediffimflux"] for point in packet["fp_hists"]) + (packet["candidate"]["magpsf"],)
+        (*(point["forcediffimflux"] for point in packet["fp_hists"]), packet["candidate"]["magpsf"])
         for packet in ztf.packets
     ]
     assert len(set(curves)) == len(curves)
@@ -347,9 +347,8 @@ def test_asteroids_move_on_their_orbits(night):
     truth, packets = night.of("asteroid_known", "asteroid_unknown", "asteroid_interstellar")
     site = {"ztf": (-116.863, 33.3563, 1712), "lsst": (-70.7494, -30.2446, 2663)}[night.survey]
     place = EarthLocation.from_geodetic(site[0] * u.deg, site[1] * u.deg, site[2] * u.m)
-    for (_, row), packet in list(zip(truth.iterrows(), packets, strict=True))[::5] + [
-        pair for pair in zip(truth.iterrows(), packets, strict=True) if pair[0][1]["class"] == "asteroid_interstellar"
-    ]:
+    pairs = [(row, packet) for (_, row), packet in zip(truth.iterrows(), packets, strict=True)]
+    for row, packet in [*pairs[::5], *(pair for pair in pairs if pair[0]["class"] == "asteroid_interstellar")]:
         when = Time(row["mjd"], format="mjd", scale="tai")
         earth, _ = get_body_barycentric_posvel("earth", when, ephemeris="builtin")
         sun, _ = get_body_barycentric_posvel("sun", when, ephemeris="builtin")

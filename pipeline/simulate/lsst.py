@@ -21,31 +21,30 @@ from pipeline.simulate.lsst_sources import (
     ss_object_ids,
     visit_numbers,
 )
-from pipeline.simulate.measure import History, Measured, image_scene, measure, point_key
+from pipeline.simulate.measure import History, Measured, image_scene, point_key
 from pipeline.simulate.night import Night
 from pipeline.simulate.stamps import draw_stamps, fits_files
 
 WINDOW_DAYS = 365.0
 
 
-def names(night: Night, rows: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """Return ``diaSourceId`` (n,) and the object's id as text of the alerts ``rows``."""
-    m = measure(night, rows)
-    ids = np.where(has_object(m.objects), object_ids(night, night.alert_object[rows]), ss_object_ids(m.objects))
-    return alert_ids(night)[rows], ids.astype(str).tolist()
+def names(night: Night, m: Measured) -> tuple[np.ndarray, list[str]]:
+    """Return ``diaSourceId`` (n,) and the object's id as text of the alerts of ``m``."""
+    ids = np.where(has_object(m.objects), object_ids(night, night.alert_object[m.rows]), ss_object_ids(m.objects))
+    return alert_ids(night)[m.rows], ids.astype(str).tolist()
 
 
 def encode_alerts(
-    night: Night, rows: np.ndarray, encoder: Encoder, version: str, with_cutouts: bool
+    night: Night, m: Measured, encoder: Encoder, version: str, with_cutouts: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Encode the alerts ``rows`` (n,) of the plan; the version is the schema's, packets do not repeat it.
+    """Encode the alerts of ``m``, a slice of the plan; the version is the schema's, packets do not repeat it.
 
     Returns
     -------
     bodies, offsets : numpy.ndarray
         As :meth:`pipeline.simulate.encode.Encoder.encode` gives them.
     """
-    heap, m = Heap(), measure(night, rows)
+    heap, rows = Heap(), m.rows
     history = m.history_of(WINDOW_DAYS)
     packet = encoder.columns("", rows.size)
     alert_id = alert_ids(night)[rows]

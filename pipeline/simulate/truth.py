@@ -8,7 +8,7 @@ import pyarrow as pa
 from pipeline.schema import column, from_columns
 from pipeline.simulate.geometry import offset, to_sky
 from pipeline.simulate.hosts import HOSTED
-from pipeline.simulate.measure import measure
+from pipeline.simulate.measure import Measured
 from pipeline.simulate.movers import ARTEFACTS, ORBIT_COLUMNS, solar_system_name
 from pipeline.simulate.night import Night
 from pipeline.simulate.objects import luminosity_distance, redshift_at
@@ -98,10 +98,9 @@ def _or_null(values: np.ndarray, kept: np.ndarray) -> pa.Array:
     return pa.array(values, mask=~(kept & np.isfinite(values)), type=pa.float64())
 
 
-def truth_of(night: Night, rows: np.ndarray, alert_id: np.ndarray, object_id: list[str]) -> pa.Table:
-    """Return the truth of the alerts ``rows`` (n,), as :data:`TRUTH` says."""
-    m = measure(night, rows)
-    o = m.objects
+def truth_of(night: Night, m: Measured, alert_id: np.ndarray, object_id: list[str]) -> pa.Table:
+    """Return the truth of the alerts of ``m``, as :data:`TRUTH` says."""
+    o, rows = m.objects, m.rows
     name = np.array([kind.name for kind in CLASSES])[o.code]
     mjd = night.visits.mjd[m.visit]
     hosted = np.isin(name, HOSTED)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from pipeline.simulate.encode import Columns, Encoder, Heap
-from pipeline.simulate.measure import History, Measured, image_scene, measure, point_key
+from pipeline.simulate.measure import History, Measured, image_scene, point_key
 from pipeline.simulate.night import Night
 from pipeline.simulate.packets import digits, text_columns
 from pipeline.simulate.stamps import draw_stamps, fits_files, gzipped
@@ -30,24 +30,23 @@ WINDOW_DAYS = 30.0
 _FP_DAMAGED = 0.02
 
 
-def names(night: Night, rows: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """Return ``candid`` (n,) and ``objectId`` of the alerts ``rows``."""
-    m = measure(night, rows)
-    text = object_ids(night, night.alert_object[rows], first_detection(night, m)[2])
-    return alert_ids(night)[rows], [row.tobytes().decode() for row in text]
+def names(night: Night, m: Measured) -> tuple[np.ndarray, list[str]]:
+    """Return ``candid`` (n,) and ``objectId`` of the alerts of ``m``."""
+    text = object_ids(night, night.alert_object[m.rows], first_detection(night, m)[2])
+    return alert_ids(night)[m.rows], [row.tobytes().decode() for row in text]
 
 
 def encode_alerts(
-    night: Night, rows: np.ndarray, encoder: Encoder, version: str, with_cutouts: bool
+    night: Night, m: Measured, encoder: Encoder, version: str, with_cutouts: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Encode the alerts ``rows`` (n,) of the plan.
+    """Encode the alerts of ``m``, a slice of the plan.
 
     Returns
     -------
     bodies, offsets : numpy.ndarray
         As :meth:`pipeline.simulate.encode.Encoder.encode` gives them.
     """
-    heap, m = Heap(), measure(night, rows)
+    heap, rows = Heap(), m.rows
     history = m.history_of(WINDOW_DAYS)
     packet = encoder.columns("", rows.size)
     candid = alert_ids(night)[rows]
