@@ -25,7 +25,7 @@ def command(
     Example:
       alertmill report 20181129 --root ./data
       alertmill report 20181129 --root ./data --survey ztf --out ./public
-    """  # noqa: D301
+    """
     from pipeline import config, paths
     from pipeline.archive import open_archive
     from pipeline.errors import InputError
