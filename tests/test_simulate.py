@@ -280,6 +280,23 @@ def test_known_bodies_of_rubin_have_their_orbit(lsst):
 
 
 # ------------------------------------------------------------------------------------------------ associations
+def test_a_second_alert_of_the_night_holds_the_first(night):
+    times = night.truth.groupby("true_object")["mjd"].transform("count")
+    pairs = night.truth[times == 2].groupby("true_object").indices
+    assert len(pairs) > 20
+    for first, second in pairs.values():
+        rows = night.truth.index[times == 2]
+        before, after = night.packets[rows[first]], night.packets[rows[second]]
+        if night.survey == "ztf":
+            assert before["objectId"] == after["objectId"]
+            (point,) = [p for p in after["prv_candidates"] if p["candid"] == before["candid"]]
+            assert all(point[name] == before["candidate"][name] for name in ("ra", "magpsf", "sigmapsf", "pid", "rb"))
+        else:
+            assert before["diaSource"]["diaObjectId"] == after["diaSource"]["diaObjectId"] > 2**53
+            (point,) = [p for p in after["prvDiaSources"] if p["diaSourceId"] == before["diaSourceId"]]
+            assert point == before["diaSource"]
+
+
 def test_sentinels_and_neighbours_fit_the_class(ztf):
     for (_, row), packet in zip(ztf.truth.iterrows(), ztf.packets, strict=True):
         candidate = packet["candidate"]

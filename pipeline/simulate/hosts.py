@@ -11,7 +11,6 @@ from pipeline.simulate.draws import Draws
 from pipeline.simulate.objects import Objects, luminosity_distance, njy, redshift_at
 from pipeline.simulate.populations import find_peaks
 
-NUCLEAR = ("agn", "tde")
 HOSTED = ("sn_ia", "sn_core_collapse", "slsn", "pisn", "kilonova", "tde")
 
 
@@ -66,7 +65,7 @@ def _calendar(mjd: float) -> tuple[int, int, int]:
 
 def give_hosts(name: str, o: Objects, instrument: Instrument, draws: Draws) -> None:
     """Give extragalactic transients a host: its magnitudes, size, and where it lies from the transient."""
-    if name in NUCLEAR and name == "agn":
+    if name == "agn":
         o.source_arcsec = draws.uniform("host size", o.key, 0.5, 2.0)
         return
     if name not in HOSTED:

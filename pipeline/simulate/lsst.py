@@ -31,7 +31,7 @@ WINDOW_DAYS = 365.0
 def names(night: Night, m: Measured) -> tuple[np.ndarray, list[str]]:
     """Return ``diaSourceId`` (n,) and the object's id as text of the alerts of ``m``."""
     ids = np.where(has_object(m.objects), object_ids(night, night.alert_object[m.rows]), ss_object_ids(m.objects))
-    return alert_ids(night)[m.rows], ids.astype(str).tolist()
+    return alert_ids(night, m.rows), ids.astype(str).tolist()
 
 
 def encode_alerts(
@@ -47,7 +47,7 @@ def encode_alerts(
     heap, rows = Heap(), m.rows
     history = m.history_of(WINDOW_DAYS)
     packet = encoder.columns("", rows.size)
-    alert_id = alert_ids(night)[rows]
+    alert_id = alert_ids(night, rows)
     own = np.arange(rows.size)
     packet.set("diaSourceId", alert_id)
     reason = heap.add([b"wfd"])
@@ -99,7 +99,8 @@ def _previous(
     out = encoder.columns("prvDiaSources", history.point.size)
     visit = m.point_visit[history.point]
     key = point_key(m.objects, history.owner, visit)
-    number = night.draws.integers("source number", key, 2000, 60_000)
+    number = night.draws.integers("source number", key, 1, 60_000)
+    number = night.numbers_of(night.alert_object[m.rows][history.owner], visit, number)
     ids = source_ids(numbers[visit], m.detector[history.owner], number)
     set_source(out, "", night, m, history.owner, history.point, ids, dia_object[history.owner], numbers, heap)
     return out

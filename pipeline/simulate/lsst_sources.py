@@ -40,10 +40,10 @@ def source_ids(visit: np.ndarray, detector: np.ndarray, number: np.ndarray) -> n
     return ((index * 100_000 + sequence) * 256 + detector) * 65_536 + number
 
 
-def alert_ids(night: Night) -> np.ndarray:
-    """Return ``diaSourceId`` of every alert of the night, int64 (n_alerts,)."""
-    detector = night.objects.detector[night.alert_object]
-    return source_ids(visit_numbers(night)[night.alert_visit], detector, night.alert_number)
+def alert_ids(night: Night, rows: np.ndarray) -> np.ndarray:
+    """Return ``diaSourceId`` of the alerts ``rows``, int64 (n,)."""
+    detector = night.objects.detector[night.alert_object[rows]]
+    return source_ids(visit_numbers(night)[night.alert_visit[rows]], detector, night.alert_number[rows])
 
 
 def object_ids(night: Night, rows: np.ndarray) -> np.ndarray:

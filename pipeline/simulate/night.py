@@ -23,13 +23,17 @@ from pipeline.simulate.variables import NUCLEUS
 KEY_STEP = 100_000_000
 ATTEMPTS = 60
 
+LEAST_ALERTS = 4 * len(CLASSES)
+"""Fewer cannot hold every class."""
+
 
 @dataclass(frozen=True)
 class Night:
     """A planned night.
 
     ``alert_object`` and ``alert_visit`` (n_alerts,) point into ``objects`` and ``visits``, in exposure order;
-    ``alert_number`` counts the alerts of one exposure and detector from 1.
+    ``alert_number`` counts the alerts of one exposure and detector from 1. ``index_key`` (n_alerts,), sorted, is object
+    times number of visits plus visit, and ``index_row`` the alert of each.
     """
 
     night: int
@@ -40,8 +44,21 @@ class Night:
     alert_object: np.ndarray
     alert_visit: np.ndarray
     alert_number: np.ndarray
+    index_key: np.ndarray
+    index_row: np.ndarray
     event: Event
     bodies: dict[str, dict[str, np.ndarray]]
+
+    def numbers_of(self, objects: np.ndarray, visit: np.ndarray, otherwise: np.ndarray) -> np.ndarray:
+        """Return ``alert_number`` of the alerts of ``objects`` (rows) at ``visit``, shape (n,).
+
+        ``otherwise`` (n,) stands where there is no such alert; it is raised by 1,000 in exposures of this night, whose
+        small numbers are taken.
+        """
+        wanted = objects * self.visits.jd.size + visit
+        place = np.minimum(np.searchsorted(self.index_key, wanted), self.index_key.size - 1)
+        spare = otherwise + np.where(self.visits.is_tonight[visit], 1000, 0)
+        return np.where(self.index_key[place] == wanted, self.alert_number[self.index_row[place]], spare)
 
     @property
     def draws(self) -> Draws:
@@ -66,8 +83,8 @@ def targets(n_alerts: int, weights: dict[str, float] | None = None) -> dict[str,
             raise InputError(f"no such class: {', '.join(unknown)}", mend="classes: " + ", ".join(shares))
         total = sum(weights.values())
         shares = {name: weights.get(name, 0.0) / total for name in shares}
-    if n_alerts < 8 * len(CLASSES):
-        raise InputError(f"{n_alerts} alerts cannot hold every class", mend=f"ask for at least {8 * len(CLASSES)}")
+    if n_alerts < LEAST_ALERTS:
+        raise InputError(f"{n_alerts} alerts cannot hold every class", mend=f"ask for at least {LEAST_ALERTS}")
     fill = min(1.0, n_alerts / 1000.0)
     counts = {k.name: max(round(shares[k.name] * n_alerts), int(np.ceil(k.floor * fill))) for k in CLASSES}
     excess = sum(counts.values()) - n_alerts
@@ -146,7 +163,11 @@ def _arrange(
     exposure = visit * 1000 + detector
     starts = np.flatnonzero(np.r_[True, np.diff(exposure) != 0])
     number = np.arange(exposure.size) - np.repeat(starts, np.diff(np.r_[starts, exposure.size])) + 1
-    return Night(night, seed, instrument, visits, objects, alert_object, visit, number, event, bodies)
+    key = alert_object * visits.jd.size + visit
+    index = np.argsort(key)
+    return Night(
+        night, seed, instrument, visits, objects, alert_object, visit, number, key[index], index, event, bodies
+    )
 
 
 def _class_alerts(

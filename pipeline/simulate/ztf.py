@@ -33,7 +33,7 @@ _FP_DAMAGED = 0.02
 def names(night: Night, m: Measured) -> tuple[np.ndarray, list[str]]:
     """Return ``candid`` (n,) and ``objectId`` of the alerts of ``m``."""
     text = object_ids(night, night.alert_object[m.rows], first_detection(night, m)[2])
-    return alert_ids(night)[m.rows], [row.tobytes().decode() for row in text]
+    return alert_ids(night, m.rows), [row.tobytes().decode() for row in text]
 
 
 def encode_alerts(
@@ -49,7 +49,7 @@ def encode_alerts(
     heap, rows = Heap(), m.rows
     history = m.history_of(WINDOW_DAYS)
     packet = encoder.columns("", rows.size)
-    candid = alert_ids(night)[rows]
+    candid = alert_ids(night, rows)
     packet.set("schemavsn", np.broadcast_to(heap.add([version.encode()]), rows.size))
     packet.set("publisher", np.broadcast_to(heap.add([b"alertmill simulator"]), rows.size))
     packet.set("candid", candid)
@@ -72,8 +72,11 @@ def _previous(night: Night, encoder: Encoder, m: Measured, history: History, hea
     """Return the records of ``prv_candidates``: detections, and upper limits elsewhere."""
     out = encoder.columns("prv_candidates", history.point.size)
     pid = set_exposure(out, "", night, m, history.owner, history.point, heap, archive=True)
-    key = point_key(m.objects, history.owner, m.point_visit[history.point])
-    candid = pid * 1_000_000 + 10_000 + night.draws.integers("tblid", key, 1, 120)
+    visit = m.point_visit[history.point]
+    key = point_key(m.objects, history.owner, visit)
+    number = night.draws.integers("tblid", key, 1, 120)
+    number = night.numbers_of(night.alert_object[m.rows][history.owner], visit, number)
+    candid = pid * 1_000_000 + 10_000 + number
     undetected = ~m.is_detected[history.point]
     set_detection(out, "", night, m, history.owner, history.point, candid, heap, undetected)
     return out

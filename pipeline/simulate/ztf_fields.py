@@ -18,6 +18,8 @@ from pipeline.simulate.populations import CODES
 from pipeline.simulate.variables import DWARF_NOVA, ECLIPSING, NUCLEUS, RR_LYRAE
 
 SURVEY_START_JD = 2458194.5
+REFERENCE_LIMIT_MAG = 23.5
+"""Sources of the reference image are at least so bright; PS1 sees half a magnitude less."""
 _EPOCH_JD = 2457754.5
 _FILTERS = np.frombuffer(b"gr", np.uint8)
 _PERSISTENT = (RR_LYRAE, ECLIPSING, DWARF_NOVA, NUCLEUS)
@@ -30,10 +32,11 @@ def processing_id(jd: np.ndarray, rcid: np.ndarray) -> np.ndarray:
     return ((night * 100_000 + np.floor((days - night) * 1e5).astype(np.int64)) * 100 + rcid) * 100 + 15
 
 
-def alert_ids(night: Night) -> np.ndarray:
-    """Return ``candid`` of every alert of the night, int64 (n_alerts,)."""
-    rcid = night.objects.detector[night.alert_object]
-    return processing_id(night.visits.jd[night.alert_visit], rcid) * 1_000_000 + 10_000 + night.alert_number
+def alert_ids(night: Night, rows: np.ndarray) -> np.ndarray:
+    """Return ``candid`` of the alerts ``rows``, int64 (n,)."""
+    rcid = night.objects.detector[night.alert_object[rows]]
+    pid = processing_id(night.visits.jd[night.alert_visit[rows]], rcid)
+    return pid * 1_000_000 + 10_000 + night.alert_number[rows]
 
 
 def object_ids(night: Night, rows: np.ndarray, first_jd: np.ndarray) -> np.ndarray:
@@ -177,7 +180,7 @@ def set_source(
     source_east, source_north = source_east[owner], source_north[owner]
     ra, dec = offset(o.ra[owner], o.dec[owner], source_east, source_north)
     flux = np.take_along_axis(o.source_njy[owner], night.visits.band[visit][:, None], 1)[:, 0]
-    mag = 31.4 - 2.5 * np.log10(flux)
+    mag = np.minimum(31.4 - 2.5 * np.log10(flux), REFERENCE_LIMIT_MAG)
     star = o.source_arcsec[owner] <= 0.0
     for name, values in (
         ("distnr", np.hypot(source_east - east, source_north - north)), ("ranr", ra), ("decnr", dec), ("magnr", mag),
@@ -267,22 +270,23 @@ def _set_solar_system(out: Columns, prefix: str, night: Night, m: Measured, cand
 
 
 def _set_ps1(out: Columns, prefix: str, night: Night, m: Measured, candid: np.ndarray) -> None:
-    """Set the three nearest PS1 sources: the reference source, then two chance neighbours."""
+    """Set the three nearest PS1 sources: the reference source if PS1 sees it, then chance neighbours."""
     o, draws = m.objects, night.draws
     red = min(1, o.source_njy.shape[1] - 1)
     mag_r = 31.4 - 2.5 * np.log10(o.source_njy[:, red])
     hue = 31.4 - 2.5 * np.log10(o.source_njy[:, 0]) - mag_r
     star = o.source_arcsec <= 0
     score = np.where(star, 1.0 - 0.15 * draws.uniform("score", candid) ** 2, 0.12 * draws.uniform("score", candid))
+    is_seen = mag_r < REFERENCE_LIMIT_MAG - 0.5
     for rank in (1, 2, 3):
+        apart = draws.uniform("PS1 neighbour", candid, 4.0, 11.0, counter=rank) + 7.0 * (rank - 1)
+        apart = np.maximum(apart, np.where(is_seen, o.source_sep_arcsec, 0.0) + rank)
+        red_mag = draws.uniform("PS1 mag", candid, 17.0, 22.3, counter=rank)
+        value = draws.uniform("PS1 score", candid, counter=rank)
+        colour = draws.normal("PS1 colour", candid, 0.6, 0.3, counter=rank)
         if rank == 1:
-            apart, red_mag, value, colour = o.source_sep_arcsec, mag_r, score, hue
-        else:
-            apart = draws.uniform("PS1 neighbour", candid, 4.0, 16.0, counter=rank) + 7.0 * (rank - 2)
-            apart = np.maximum(apart, o.source_sep_arcsec + rank)
-            red_mag = draws.uniform("PS1 mag", candid, 17.0, 22.3, counter=rank)
-            value = draws.uniform("PS1 score", candid, counter=rank)
-            colour = draws.normal("PS1 colour", candid, 0.6, 0.3, counter=rank)
+            apart, red_mag = np.where(is_seen, o.source_sep_arcsec, apart), np.where(is_seen, mag_r, red_mag)
+            value, colour = np.where(is_seen, score, value), np.where(is_seen, hue, colour)
         for name, values in (
             ("sgmag", red_mag + colour), ("srmag", red_mag), ("simag", red_mag - 0.4 * colour),
             ("szmag", red_mag - 0.6 * colour), ("sgscore", value), ("distpsnr", apart),
