@@ -15,7 +15,6 @@ GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _M1 = np.uint64(0xBF58476D1CE4E5B9)
 _M2 = np.uint64(0x94D049BB133111EB)
 _S30, _S27, _S31, _S11, _S16 = (np.uint64(shift) for shift in (30, 27, 31, 11, 16))
-_ONE = np.uint64(1)
 _MASK16 = np.uint64(0xFFFF)
 
 QUANTILES = ndtri((np.arange(65536) + 0.5) / 65536.0).astype(np.float32)

@@ -12,7 +12,6 @@ from pipeline.simulate.objects import Objects
 from pipeline.simulate.packets import calendar
 from pipeline.simulate.populations import CODES
 
-_FIRST_DAY_JD = 2455197.5
 _PROCESSING_DAYS = 0.0015
 _IMAGE_PIXELS = 1681
 HIDDEN_ARCSEC = 1.5

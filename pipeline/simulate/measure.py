@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.simulate.geometry import offset
 from pipeline.simulate.night import Night, curves
 from pipeline.simulate.objects import Objects
 from pipeline.simulate.populations import CODES
@@ -98,11 +97,6 @@ def astrometry(night: Night, m: Measured, owner: np.ndarray, point: np.ndarray) 
     sigma = np.where(m.objects.code[owner] == CODES["satellite_glint"], 0.05, np.minimum(sigma, 0.25))
     draws = night.draws
     return sigma * draws.normal("astrometry east", key), sigma * draws.normal("astrometry north", key)
-
-
-def positions(objects: Objects, owner: np.ndarray, east: np.ndarray, north: np.ndarray) -> tuple:
-    """Return (ra, dec) of objects displaced by small steps in arcsec."""
-    return offset(objects.ra[owner], objects.dec[owner], east, north)
 
 
 def source_offset(objects: Objects) -> tuple[np.ndarray, np.ndarray]:
