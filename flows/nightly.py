@@ -134,25 +134,40 @@ def nightly(
     -------
     Outcome, or a failed state
     """
+    # Served flows are pickled by value, with every global they name: this one names functions only.
+    prepared = _prepare(survey, root, inputs or [], inbox, night, config_file, force)
+    return prepared if isinstance(prepared, State) else _run(prepared)
+
+
+def _prepare(
+    survey: str,
+    root: str,
+    inputs: list[str],
+    inbox: str | None,
+    night: str | None,
+    config_file: str | None,
+    force: bool,
+) -> _Prepared | State[Any]:
+    """Return the run that the command line prepared, or prepare one; a failed state if the dump is missing."""
     prepared = _PREPARED.get()
-    if prepared is None:
-        parameters = {"survey": survey, "root": root, "inbox": inbox, "night": night, "config_file": config_file}
-        wanted = _night(parameters, this_run.scheduled_start_time or datetime.now(UTC))
-        dumps = inputs or []
-        if inbox is not None:
-            dump = inbox.replace(_NIGHT_FIELD, str(wanted))
-            if not Path(dump).exists():
-                return Failed(name=MISSING, message=f"{survey} {wanted}: dump {dump} is missing")
-            dumps = [*dumps, dump]
-        run = prepare(
-            _settings(parameters),
-            dumps,
-            night=None if wanted is None else paths.parse_night(wanted),
-            force=force,
-            observer=Logged(get_run_logger()),
-        )
-        prepared = _Prepared(run)
-    return _run(prepared)
+    if prepared is not None:
+        return prepared
+    parameters = {"survey": survey, "root": root, "inbox": inbox, "night": night, "config_file": config_file}
+    wanted = _night(parameters, this_run.scheduled_start_time or datetime.now(UTC))
+    dumps = inputs
+    if inbox is not None:
+        dump = inbox.replace(_NIGHT_FIELD, str(wanted))
+        if not Path(dump).exists():
+            return Failed(name=MISSING, message=f"{survey} {wanted}: dump {dump} is missing")
+        dumps = [*inputs, dump]
+    run = prepare(
+        _settings(parameters),
+        dumps,
+        night=None if wanted is None else paths.parse_night(wanted),
+        force=force,
+        observer=Logged(get_run_logger()),
+    )
+    return _Prepared(run)
 
 
 def _run(prepared: _Prepared) -> Outcome:
