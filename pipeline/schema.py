@@ -66,10 +66,11 @@ def conform(table: pa.Table, schema: pa.Schema, *, dataset: str = "table") -> pa
     if len(set(names)) != len(names):
         twice = sorted({name for name in names if names.count(name) > 1})
         raise SchemaError(f"column {', '.join(twice)} is there more than once", dataset=dataset)
-    missing = [name for name in schema.names if name not in set(names)]
+    present, declared = set(names), set(schema.names)
+    missing = [name for name in schema.names if name not in present]
     if missing:
         raise SchemaError(f"column {', '.join(missing)} is missing", dataset=dataset)
-    extra = [name for name in names if name not in set(schema.names)]
+    extra = [name for name in names if name not in declared]
     if extra:
         raise SchemaError(f"column {', '.join(extra)} is not declared", dataset=dataset)
     columns = []

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from pipeline import avro
 from pipeline.avro import Datum, Fault
-from pipeline.dumps import Reader, SchemaResolver, Segment, Tally, datums, tables
+from pipeline.dumps import Reader, SchemaResolver, Segment, Source, Tally, datums, tables
 from pipeline.stages.accept import Arrivals
 from pipeline.surveys.base import Survey
 
@@ -84,16 +84,17 @@ def _from_packets(
         pending.append((member, item))
         size += item.length
         if len(pending) >= BATCH_PACKETS or size >= BATCH_BYTES:
-            yield _decoded(pending, first, survey, segment.source.origin)
+            yield _decoded(pending, first, survey, segment.source)
             first, size, pending = first + len(pending), 0, []
     if pending:
-        yield _decoded(pending, first, survey, segment.source.origin)
+        yield _decoded(pending, first, survey, segment.source)
 
 
-def _decoded(items: Sequence[tuple[str | None, Datum | Fault]], first: int, survey: Survey, origin: str) -> Batch:
+def _decoded(items: Sequence[tuple[str | None, Datum | Fault]], first: int, survey: Survey, source: Source) -> Batch:
     places = [place for place, (_, item) in enumerate(items) if isinstance(item, Datum)]
     data = [item for _, item in items if isinstance(item, Datum)]
-    decoded = avro.decode(data, survey.superset, survey.cutout_columns, reencoded=origin != "native")
+    is_reencoded = source.origin != "native"
+    decoded = avro.decode(data, survey.superset, survey.cutout_columns, reencoded=is_reencoded, source=source.name)
     reasons = {places[index]: reason for index, reason in decoded.faults}
     faults = []
     for place, (member, item) in enumerate(items):

@@ -7,6 +7,7 @@ import platform
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
@@ -159,11 +160,14 @@ def _sweep_night(root: Root, survey: str, night: int, ledger: Mapping[str, Any])
 
 def strays(root: Root, survey: str, night: int, listed: set[str]) -> list[str]:
     """Return the files in a night's folders that are not listed."""
-    name = paths.night_name(night)
-    base = root.path(survey)
+    base, name = root.path(survey), paths.night_name(night)
+    folders = [folder for folder in sorted(base.iterdir()) if folder.is_dir()] if base.is_dir() else []
+    for dataset in paths.RELEASED_DATASETS:
+        released = base / dataset
+        folders += [folder for folder in sorted(released.iterdir()) if folder.is_dir()] if released.is_dir() else []
     found = []
-    for folder in sorted(base.glob(f"*/{name}")) + sorted(base.glob(f"*/*/{name}")):
-        relative = folder.relative_to(root.folder).as_posix()
+    for folder in folders:
+        relative = (folder / name).relative_to(root.folder).as_posix()
         found += [path for path in root.files(relative) if path not in listed]
     return found
 
@@ -196,6 +200,7 @@ def save_release_schema(run: Run, schema: pa.Schema) -> None:
         run.root.write_text(releases, json.dumps({"main": run.config.release}) + "\n")
 
 
+@lru_cache
 def _environment() -> dict[str, Any]:
     from importlib.metadata import PackageNotFoundError, version
 

@@ -141,14 +141,14 @@ def enrich(run: Run, executor: Executor, plans: Mapping[int, NightPlan]) -> dict
         else:
             part["files"][dataset] = result["file"]
             part["keys"] = result["keys"]
-            _add_seconds(run, result["seconds"])
+            _add_seconds(run, "enrich", result["seconds"])
     return errors
 
 
-def _add_seconds(run: Run, seconds: Mapping[str, float]) -> None:
-    """Sum the time of each column group over parts, as stages of their own."""
+def _add_seconds(run: Run, parent: str, seconds: Mapping[str, float]) -> None:
+    """Sum the time of what a stage's tasks consist of, as stages of their own."""
     for name, spent in seconds.items():
-        stage = f"enrich: {name}"
+        stage = f"{parent}: {name}"
         entry = next((item for item in run.timing if item["stage"] == stage), None)
         if entry is None:
             entry = {"stage": stage, "seconds": 0.0, "tasks": 0}
@@ -188,7 +188,7 @@ def finish(
             errors[job.night] = result
         else:
             done[job.night] = result
-            _add_seconds(run, {f"night: {name}": spent for name, spent in result["seconds"].items()})
+            _add_seconds(run, "finish", result["seconds"])
     return done, errors
 
 

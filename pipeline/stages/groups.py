@@ -10,6 +10,7 @@ import graphlib
 import importlib.metadata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import pyarrow as pa
 
@@ -52,12 +53,17 @@ class Group:
     @property
     def definition(self) -> str:
         """Key of the definition: everything but the data."""
-        versions = {lib: importlib.metadata.version(lib) for lib in self.libs}
+        versions = {lib: _version(lib) for lib in self.libs}
         return key_of(self.name, self.version, self.requires, self.produces, versions, dict(self.digests))
 
     def key(self, content: Mapping[str, str]) -> str:
         """Return the key of this group over columns with these content hashes (ARCHITECTURE, determinism and keys)."""
         return key_of(self.definition, [content[name] for name in self.requires])
+
+
+@lru_cache
+def _version(distribution: str) -> str:
+    return importlib.metadata.version(distribution)
 
 
 def ordered(groups: Sequence[Group]) -> list[Group]:
