@@ -109,6 +109,15 @@ def test_packets_of_other_nights_are_counted_and_kept(tmp_path: Path) -> None:
     assert {night: ledger["counts"]["written"] for night, ledger in both.ledgers.items()} == {NIGHT: 4, 20181130: 1}
 
 
+def test_a_night_that_the_dump_does_not_hold_is_refused(tmp_path: Path) -> None:
+    dump = ztf.night_tar(tmp_path / "a.tar", [BASE, BASE + 1])
+    with pytest.raises(
+        InputError, match=r"no packet of the input is of night 20181130; it holds 20181129 \(2 packets\)"
+    ):
+        run(tmp_path / "d", dump, night=20181130)
+    assert not list((tmp_path / "d").rglob("ledger/*"))
+
+
 def test_every_refused_packet_has_its_reason_and_spoils_no_neighbour(tmp_path: Path) -> None:
     members = [(f"{BASE + i}.avro", ztf.packet_bytes(ztf.record(BASE + i))) for i in range(6)]
     members[1] = ("cut.avro", members[1][1][:-30])

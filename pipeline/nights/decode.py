@@ -94,6 +94,7 @@ class SegmentWriter:
     _counts: dict[int, dict[str, int]] = field(default_factory=dict)
     _reasons: dict[int, Counter[str]] = field(default_factory=dict)
     _notes: Counter[str] = field(default_factory=Counter)
+    _other_nights: Counter[int] = field(default_factory=Counter)
     _parts: list[dict[str, Any]] = field(default_factory=list)
     _schemas: dict[str, Any] = field(default_factory=dict)
     _staged: list[str] = field(default_factory=list)
@@ -150,6 +151,7 @@ class SegmentWriter:
                 counts["packets_in"] += 1
                 counts[{CUT: "cut", OTHER_NIGHT: "other_night"}.get(reason, "rejected")] += 1
                 reasons[reason] += 1
+                self._other_nights.update([night] if reason == OTHER_NIGHT else [])
                 self._rejects.setdefault(home, []).append(table.slice(row, 1))
 
     def _flush(self) -> None:
@@ -233,6 +235,7 @@ class SegmentWriter:
             "nights": nights,
             "parts": self._parts,
             "notes": dict(sorted(self._notes.items())),
+            "other_nights": {str(night): count for night, count in sorted(self._other_nights.items())},
             "schemas": {key: json.dumps(value, sort_keys=True) for key, value in sorted(self._schemas.items())},
             "staged": self._staged,
         }

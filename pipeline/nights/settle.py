@@ -81,6 +81,7 @@ def plan_nights(run: Run, receipts: Sequence[Mapping[str, Any]], digests: Mappin
         A source has more undecodable packets than allowed.
     """
     check_rejects(run, receipts)
+    _check_named_night(run, receipts)
     nights = {int(night) for receipt in receipts for night in receipt["nights"]}
     if run.night is not None:
         nights.add(run.night)
@@ -107,6 +108,21 @@ def check_rejects(run: Run, receipts: Sequence[Mapping[str, Any]]) -> None:
                 mend="look at the dump; raise --max-rejects to accept it",
             )
         run.observer.note(f"{source.name}: {told}; they are kept in rejects")
+
+
+def _check_named_night(run: Run, receipts: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse a night that the input does not hold: most likely the wrong one was named."""
+    if run.night is None:
+        return
+    here = add_counts(r["nights"][str(run.night)]["counts"] for r in receipts if str(run.night) in r["nights"])
+    if here["other_night"] and not here["written"] + here["cut"]:
+        held: Counter[str] = sum((Counter(r["other_nights"]) for r in receipts), Counter())
+        told = ", ".join(f"{night} ({count:,} packets)" for night, count in sorted(held.items())[:5])
+        more = f" and {len(held) - 5} nights more" if len(held) > 5 else ""
+        raise InputError(
+            f"no packet of the input is of night {run.night}; it holds {told}{more}",
+            mend="name another night, or leave NIGHT out",
+        )
 
 
 def _plan_night(run: Run, night: int, receipts: Sequence[Mapping[str, Any]], digests: Mapping[str, str]) -> NightPlan:
