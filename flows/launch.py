@@ -10,9 +10,6 @@ from pipeline.errors import PipelineError
 from pipeline.nights.drive import Outcome
 from pipeline.nights.run import Run
 
-_TERMINATED = 143
-"""Exit code of a process that ended because it was told to: 128 + SIGTERM."""
-
 
 def run_nightly(run: Run) -> Outcome:
     """Run the flow ``nightly`` on a prepared run.
@@ -32,7 +29,7 @@ def run_nightly(run: Run) -> Outcome:
         run.observer.note("Prefect makes its database, once; this takes about a minute (--direct does without)")
     with running_server(home) as url:
         import httpx
-        from prefect.exceptions import PrefectException, TerminationSignal
+        from prefect.exceptions import PrefectException
         from prefect.settings import PREFECT_API_URL, temporary_settings
 
         from flows.nightly import run_prepared
@@ -40,8 +37,6 @@ def run_nightly(run: Run) -> Outcome:
         with temporary_settings({PREFECT_API_URL: url}):
             try:
                 return run_prepared(run)
-            except TerminationSignal:
-                raise SystemExit(_TERMINATED) from None
             except (httpx.HTTPError, PrefectException) as error:
                 told = str(error) or type(error).__name__
                 raise PipelineError(f"Prefect failed: {told}", mend="run again, or run with --direct") from error

@@ -50,6 +50,7 @@ class _Prepared:
 
     run: Run
     outcome: Outcome | None = None
+    is_interrupted: bool = False
 
 
 _PREPARED: ContextVar[_Prepared | None] = ContextVar("prepared", default=None)
@@ -87,6 +88,8 @@ def run_prepared(run: Run) -> Outcome:
 def tell_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     """Raise the alarm for a run that failed, crashed or found no dump. A hook: it never hides the failure."""
     prepared = _PREPARED.get()
+    if prepared and prepared.is_interrupted:
+        return  # whoever pressed the key knows
     parameters = flow_run.parameters
     settings = prepared.run.config if prepared else _settings(parameters)
     what = "missing" if state.name == MISSING else "crashed" if state.is_crashed() else "failed"
@@ -176,6 +179,9 @@ def _run(prepared: _Prepared) -> Outcome:
     run.observer = Artifacts(shown, get_run_logger())
     try:
         outcome = drive.up_to_date(run) or drive.run_direct(run, call_as_task)
+    except KeyboardInterrupt:
+        prepared.is_interrupted = True
+        raise
     finally:
         run.observer = shown
     prepared.outcome = outcome

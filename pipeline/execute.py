@@ -8,6 +8,7 @@ import functools
 import math
 import os
 import queue
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar
@@ -240,7 +241,7 @@ def open_executor(settings: Execution) -> Iterator[Executor]:
             )
             client = stack.enter_context(Client(cluster))
         client.run(limit_threads)
-        client.register_plugin(_plugin())
+        client.register_plugin(_plugin(is_ours=settings.scheduler is None))
         yield Distributed(client, settings)
 
 
@@ -256,18 +257,20 @@ def _dask_settings(settings: Execution) -> dict[str, Any]:
     }
 
 
-def _plugin() -> Any:
+def _plugin(*, is_ours: bool) -> Any:
     from distributed.diagnostics.plugin import WorkerPlugin
 
-    class OneThread(WorkerPlugin):
-        """Keep Arrow to one thread in every worker, those started later included."""
+    class Manners(WorkerPlugin):
+        """What every worker keeps to, those started later included: one thread; our own leave Ctrl-C to the run."""
 
-        name = "alertmill-one-thread"
+        name = "alertmill"
 
         def setup(self, worker: Any) -> None:
             limit_threads()
+            if is_ours:
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
 
-    return OneThread()
+    return Manners()
 
 
 def limit_threads() -> None:

@@ -167,7 +167,8 @@ def test_a_finished_night_starts_no_server(first: FirstRun) -> None:
     assert (first.home / "server.log").stat().st_mtime_ns == log
 
 
-def test_the_server_ends_with_a_killed_run(first: FirstRun, tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_the_server_ends_with_a_run_that_is_ended(how: signal.Signals, first: FirstRun, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pipeline.cli", "run", "--serial"]
     process = subprocess.Popen(
         [*command, "--input", str(first.dump), "--root", str(tmp_path / "d")],
@@ -175,9 +176,11 @@ def test_the_server_ends_with_a_killed_run(first: FirstRun, tmp_path: Path) -> N
     )  # fmt: skip
     try:
         until(lambda: len(processes_of(first.home)) > 1, "the server's start")
+        time.sleep(1)
     finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.send_signal(how)
+        process.wait(60)
+    assert process.returncode != 0
     until(lambda: not processes_of(first.home), "the server's end", 60)
 
 
