@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 from pipeline import paths
 from pipeline.dumps import Source, segments, source_sha256
-from pipeline.errors import InputError, PipelineError
+from pipeline.errors import InputError, LeaseError, PipelineError
 from pipeline.execute import Executor, open_executor
 from pipeline.nights import commit as committing
 from pipeline.nights.decode import DecodeJob, decode_segment
@@ -262,11 +262,18 @@ def _after_decode(
 def run_direct(run: Run, call: Caller = call_plainly) -> Outcome:
     """Run all stages in this process, on the executor that the configuration names.
 
-    An interrupted or failed run keeps its staging, so that the next one goes on from there.
+    An interrupted or failed run keeps its staging, so that the next one goes on from there. Input that cannot be used
+    leaves nothing behind: the same command could not go on with it.
     """
-    with locked(run), open_executor(run.config.execution) as executor:
-        outcome = run_stages(run, executor, call)
-        conclude(run, outcome, call)
+    try:
+        with locked(run), open_executor(run.config.execution) as executor:
+            outcome = run_stages(run, executor, call)
+            conclude(run, outcome, call)
+    except LeaseError:
+        raise
+    except InputError:
+        run.close()
+        raise
     return outcome
 
 
