@@ -83,6 +83,12 @@ def _attempt(function: Callable[[Job], Result], job: Job, name: str, tries: int 
         except Exception as error:
             # A defect of ours or damaged data: the part is named, the others go on, the night fails.
             return _defect(error, name)
+        except BaseException as error:
+            if (
+                type(error).__name__ != "PanicException"
+            ):  # a library in Rust gave up: no Exception, yet this part's alone
+                raise
+            return _defect(error, name)
     raise AssertionError("a task is tried at least once")
 
 

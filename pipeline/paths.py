@@ -14,6 +14,8 @@ LAYOUT_VERSION = 1
 ROOT_FILE = "root.json"
 STAGING = "_staging"
 LEASES = "_leases"
+REGISTRY = "_registry"
+"""What schema registries answered: an id names one schema for ever, so no later run needs the network."""
 PART_DATASETS = ("raw", "cutouts", "alerts", "provenance", "science")
 """Datasets whose parts correspond row by row."""
 RELEASED_DATASETS = ("science", "links")

@@ -112,6 +112,20 @@ def test_a_constant_light_curve_has_no_ratio_and_no_infinity() -> None:
     assert not np.isinf(values).any()
 
 
+def test_points_at_one_time_have_no_slope_and_spoil_no_neighbour() -> None:
+    time = np.array([5.0, 5.0, 5.0, 1.0, 2.0, 4.0, 7.0])
+    value = np.array([18.0, 18.2, 18.5, 17.0, 17.1, 17.4, 17.3])
+    error = np.full(7, 0.1)
+    out = of_series(np.array([0, 3, 3, 7]), time, value, error)
+    of_time = [name.startswith(("linear_", "maximum_slope")) for name in NAMES]
+    assert np.isnan(out[0, of_time]).all()
+    assert out[0, NAMES.index("mean")] == pytest.approx(np.mean(value[:3]))
+    assert out[0, NAMES.index("standard_deviation")] == pytest.approx(np.std(value[:3], ddof=1))
+    assert np.isnan(out[1]).all()
+    assert out[2].tobytes() == of_series(np.array([0, 4]), time[3:], value[3:], error[3:])[0].tobytes()
+    assert np.isfinite(out[2, of_time]).all()
+
+
 def test_detections_are_cut_by_band_and_counted_once() -> None:
     curves = light_curves(
         [

@@ -64,6 +64,10 @@ COLUMNS = tuple(
 """Declared columns: 26 for each of the bands u g r i z y."""
 
 
+_OF_TIME = [i for i, name in enumerate(NAMES) if name.startswith(("linear_", "maximum_slope"))]
+"""Places of the statistics that need points at different times."""
+
+
 @functools.cache
 def extractor() -> Any:
     """Return the 22 extractors as one, built once per process (building costs as much as ten light curves)."""
@@ -133,7 +137,10 @@ def of_series(
     if len(filled) == 0:
         return out
     ends = np.append(offsets[filled], offsets[-1])  # series without points take no room: their offsets drop out
-    series = pa.StructArray.from_arrays([pa.array(time), pa.array(value), pa.array(error)], ["t", "m", "sigma"])
+    # At one time only, no slope can be measured (the package would abort): its other statistics ask for order alone.
+    instant = time[ends[1:] - 1] == time[ends[:-1]]
+    places = np.where(np.repeat(instant, np.diff(ends)), np.arange(ends[0], ends[-1], dtype=np.float64), time)
+    series = pa.StructArray.from_arrays([pa.array(places), pa.array(value), pa.array(error)], ["t", "m", "sigma"])
     out[filled] = extractor().many(
         pa.ListArray.from_arrays(pa.array(ends.astype(np.int32)), series),
         arrow_fields={"t": "t", "m": "m", "sigma": "sigma"},
@@ -142,6 +149,7 @@ def of_series(
         check=False,
         n_jobs=1,
     )
+    out[np.ix_(filled[instant], _OF_TIME)] = np.nan
     out[~np.isfinite(out)] = np.nan
     return out
 

@@ -57,7 +57,7 @@ def _decode(job: DecodeJob) -> dict[str, Any]:
     cut = None if job.cut is None else conditions.parse(job.cut, survey.superset)
     writer = SegmentWriter(job, survey)
     tally = Tally()
-    cache = str(job.root.path(f"{job.staging}/registry"))
+    cache = str(job.root.path(paths.REGISTRY))
     for batch in read_batches(job.segment, survey, job.schemas, tally, cache):
         accepted = accept(batch.arrivals, survey, source=job.segment.source.name, night=job.night, cut=cut)
         writer.add(batch, accepted)
