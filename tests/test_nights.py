@@ -228,13 +228,50 @@ def test_a_completed_dump_replaces_its_own_parts_alone(tmp_path: Path) -> None:
     assert_whole(tmp_path / "d")
 
 
+def test_alerts_that_a_dump_no_longer_holds_are_not_lost_silently(tmp_path: Path) -> None:
+    dump = ztf.night_tar(tmp_path / "a.tar", [BASE, BASE + 1, BASE + 2])
+    run(tmp_path / "d", dump)
+    ztf.night_tar(dump, [BASE + 2, BASE + 3])
+    with pytest.raises(InputError, match=r"2 of the 3 alerts that a\.tar held in night 20181129 are not in it now"):
+        run(tmp_path / "d", dump)
+    assert sorted(ids(tmp_path / "d")) == [BASE, BASE + 1, BASE + 2]
+    ledger = run(tmp_path / "d", dump, force=True).ledgers[NIGHT]
+    assert ledger["notes"]["withdrawn"] == 2
+    assert sorted(ids(tmp_path / "d")) == [BASE + 2, BASE + 3]
+    assert_whole(tmp_path / "d")
+
+
+def test_a_night_that_a_dump_no_longer_holds_is_emptied_only_by_force(tmp_path: Path) -> None:
+    late = ("late.avro", ztf.packet_bytes(ztf.record(BASE + 9, jd=ztf.NIGHT_JD + 1, nid=698)))
+    dump = ztf.write_tar(tmp_path / "a.tar", [(f"{BASE}.avro", ztf.packet_bytes(ztf.record(BASE))), late])
+    run(tmp_path / "d", dump)
+    ztf.night_tar(dump, [BASE])
+    with pytest.raises(InputError, match="held in night 20181130"):
+        run(tmp_path / "d", dump)
+    assert ids(tmp_path / "d", night=20181130) == [BASE + 9]
+    run(tmp_path / "d", dump, force=True)
+    assert ids(tmp_path / "d", night=20181130) == []
+    assert run(tmp_path / "d", dump).is_up_to_date
+    assert_whole(tmp_path / "d")
+
+
+def test_a_night_named_after_a_run_of_all_nights_is_done_once(tmp_path: Path) -> None:
+    late = ("late.avro", ztf.packet_bytes(ztf.record(BASE + 9, jd=ztf.NIGHT_JD + 1, nid=698)))
+    dump = ztf.write_tar(tmp_path / "a.tar", [(f"{BASE}.avro", ztf.packet_bytes(ztf.record(BASE))), late])
+    run(tmp_path / "d", dump)
+    assert run(tmp_path / "d", dump, night=NIGHT).ledgers[NIGHT]["counts"]["other_night"] == 1
+    assert run(tmp_path / "d", dump, night=NIGHT).is_up_to_date
+    assert_whole(tmp_path / "d")
+
+
 def test_a_withdrawn_alert_whose_copies_gave_way_is_not_lost_silently(tmp_path: Path) -> None:
     a = ztf.night_tar(tmp_path / "a.tar", [BASE, BASE + 1])
     b = ztf.night_tar(tmp_path / "b.tar", [BASE + 1, BASE + 2])
     run(tmp_path / "d", a, b)
     ztf.night_tar(a, [BASE])
-    with pytest.raises(InputError, match=r"1 alerts of the former a\.tar are gone.*b\.tar"):
-        run(tmp_path / "d", a)
+    for force in (False, True):
+        with pytest.raises(InputError, match=r"copies in b\.tar had given way"):
+            run(tmp_path / "d", a, force=force)
     run(tmp_path / "d", a, b)
     assert sorted(ids(tmp_path / "d")) == [BASE, BASE + 1, BASE + 2]
     assert_whole(tmp_path / "d")

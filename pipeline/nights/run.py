@@ -215,12 +215,12 @@ def is_finished(run: Run, ledgers: Mapping[int, Mapping[str, Any]]) -> bool:
             night: (ledger, entry)
             for night, ledger in ledgers.items()
             for entry in ledger["sources"]
-            if entry["name"] == source.name
+            if entry["name"] == source.name and run.night in (None, night)
         }
         if not entries:
             return False
         for night, (ledger, entry) in entries.items():
-            if not _is_same_source(source, entry) or entry["decode_key"] != _source_key(run):
+            if not _is_same_source(source, entry) or entry["decode_key"] != source_key(run):
                 return False
             science = ledger["releases"].get(run.config.release, {})
             if science.get("definitions") != run.definitions and night != paths.UNKNOWN_NIGHT:
@@ -231,7 +231,8 @@ def is_finished(run: Run, ledgers: Mapping[int, Mapping[str, Any]]) -> bool:
     return bool(run.sources)
 
 
-def _source_key(run: Run) -> str:
+def source_key(run: Run) -> str:
+    """Return the key of how this run decodes a source; naming a night counts, as it makes others ``other_night``."""
     return key_of(decode_key(run.config), run.night)
 
 

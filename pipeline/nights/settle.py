@@ -17,11 +17,11 @@ from pipeline import paths
 from pipeline.errors import InputError, PartError, SchemaError
 from pipeline.execute import Executor
 from pipeline.nights.decode import cutouts_schema, raw_schema
-from pipeline.nights.run import Run, decode_key, only_results, remembered
+from pipeline.nights.run import Run, only_results, remembered, source_key
 from pipeline.schema import conform, key_of
 from pipeline.stages.accept import CONFLICTING
 from pipeline.stages.settle import Claim, Loser, decide, repeated_ids
-from pipeline.store import Root, read_ledger, read_table, write_part
+from pipeline.store import Root, read_ledger, read_ledgers, read_table, write_part
 from pipeline.store.ledger import add_counts, check_balance, zero_counts
 from pipeline.store.parts import pruning, sha256_of
 from pipeline.surveys import get as get_survey
@@ -83,8 +83,12 @@ def plan_nights(run: Run, receipts: Sequence[Mapping[str, Any]], digests: Mappin
     check_rejects(run, receipts)
     _check_named_night(run, receipts)
     nights = {int(night) for receipt in receipts for night in receipt["nights"]}
+    own = {source.name for source in run.sources}
     if run.night is not None:
         nights.add(run.night)
+    else:  # a dump that came before may have held nights that it no longer holds
+        former = read_ledgers(run.root, run.survey)
+        nights |= {night for night, ledger in former.items() if own & {entry["name"] for entry in ledger["sources"]}}
     plans = {night: _plan_night(run, night, receipts, digests) for night in sorted(nights)}
     homes = {name: [night for night, plan in plans.items() if name in plan.replaced] for name in digests}
     for plan in plans.values():
@@ -139,7 +143,7 @@ def _plan_night(run: Run, night: int, receipts: Sequence[Mapping[str, Any]], dig
         mine = [r for r in receipts if r["source"] == source.name]
         here = [r["nights"][str(night)] for r in mine if str(night) in r["nights"]]
         if not here and run.night != night:
-            continue
+            continue  # what it held of this night before, if anything, goes
         plan.replaced.append(source.name)
         plan.parts += [part for r in mine for part in r["parts"] if part["night"] == night]
         plan.rejects += [entry["rejects"] for entry in here if entry["rejects"]]
@@ -153,7 +157,7 @@ def _plan_night(run: Run, night: int, receipts: Sequence[Mapping[str, Any]], dig
             "sha256": digests[source.name],
             "origin": source.origin,
             "skipped": sorted({name for r in mine for name in r["skipped"]}),
-            "decode_key": key_of(decode_key(run.config), run.night),
+            "decode_key": source_key(run),
             "counts": add_counts(entry["counts"] for entry in here),
             "reasons": dict(sorted(sum((Counter(entry["reasons"]) for entry in here), Counter()).items())),
         }
@@ -242,28 +246,35 @@ def _count(plan: NightPlan, losers: Sequence[Loser]) -> None:
 
 
 def _check_withdrawn(run: Run, plan: NightPlan, arrays: Sequence[np.ndarray]) -> None:
-    """Refuse a replaced source that lacks alerts which copies in other sources gave way to."""
-    if plan.before is None:
-        return
-    gone = [part for part in plan.before["parts"] if part["source"] in plan.replaced]
-    rested = [
-        entry["name"]
-        for entry in plan.sources.values()
-        if entry["name"] not in plan.replaced and entry["counts"]["duplicates"] + entry["counts"]["conflicting"]
-    ]
-    if not gone or not rested:
+    """Refuse a dump that lacks alerts which it held before: another dump of one name, or a damaged one.
+
+    With ``--force`` they are withdrawn, and counted; but not where copies in other sources had given way to them.
+    """
+    own = {source.name for source in run.sources}
+    gone = [part for part in (plan.before or {"parts": []})["parts"] if part["source"] in own]
+    if not gone:
         return
     old = [read_table(run.root.path(part["files"]["provenance"]["path"]), ["alert_id"]) for part in gone]
-    missing = np.setdiff1d(
-        np.concatenate([table.column("alert_id").to_numpy() for table in old]),
-        np.concatenate([np.empty(0, np.int64), *arrays]),
-    )
-    if len(missing):
+    former = np.concatenate([table.column("alert_id").to_numpy() for table in old])
+    missing = np.setdiff1d(former, np.concatenate([np.empty(0, np.int64), *arrays]))
+    if not len(missing):
+        return
+    names = ", ".join(sorted({part["source"] for part in gone}))
+    told = f"{len(missing):,} of the {len(former):,} alerts that {names} held in night {plan.night} are not in it now"
+    rested = [
+        name
+        for name, entry in plan.sources.items()
+        if name not in own and entry["counts"]["duplicates"] + entry["counts"]["conflicting"]
+    ]
+    if rested:
         raise InputError(
-            f"{len(missing)} alerts of the former {', '.join(plan.replaced)} are gone, and copies in "
-            f"{', '.join(rested)} had given way to them",
+            f"{told}, and copies in {', '.join(sorted(rested))} had given way to such",
             mend="give those sources too (--input, once each), so that the copies can take their place",
         )
+    if not run.force:
+        raise InputError(told, mend="rename the dump if it is another one; --force withdraws the alerts")
+    plan.notes["withdrawn"] += len(missing)
+    run.observer.note(f"{told}: withdrawn")
 
 
 def rewrite_part(job: RewriteJob) -> dict[str, Any]:
