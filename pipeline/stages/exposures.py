@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -50,7 +53,9 @@ def exposures(alerts: pa.Table) -> pa.Table:
     return table.sort_by([("mjd", "ascending"), ("exposure", "ascending")])
 
 
-def _each(data: pa.ChunkedArray, starts: np.ndarray, ends: np.ndarray, reduce: np.ufunc) -> list[float | None]:
+def _each(
+    data: pa.ChunkedArray, starts: np.ndarray, ends: np.ndarray, reduce: Callable[..., Any]
+) -> list[float | None]:
     """Reduce the values of each segment that are there; None where none is."""
     values = data.cast(pa.float64()).to_numpy()  # null becomes NaN
     out: list[float | None] = []
