@@ -26,7 +26,7 @@ def run_nightly(run: Run) -> Outcome:
     """
     home = prepare_environment(quiet=True)
     if not (home / "prefect.db").exists():
-        run.observer.note("Prefect makes its database, once; this takes about a minute (--direct does without)")
+        run.observer.note("Prefect makes its database, once; that takes 10 to 60 s (--direct does without)")
     with running_server(home) as url:
         import httpx
         from prefect.exceptions import PrefectException

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from flows.environment import prepare_environment
@@ -22,7 +23,14 @@ def check_inbox(inbox: str) -> str:
 
 
 def serve_nightly(
-    settings: Config, inbox: str, *, cron: str, name: str, server: str | None, config_file: str | None
+    settings: Config,
+    inbox: str,
+    *,
+    cron: str,
+    name: str,
+    server: str | None,
+    config_file: str | None,
+    announce: Callable[[str], None],
 ) -> None:
     """Serve the flow until the process is ended; a schedule that is due starts one run at a time.
 
@@ -40,6 +48,8 @@ def serve_nightly(
         Address of the server's API.
     config_file : str or None
         Settings file that every run reads.
+    announce : callable
+        Is told, in one line, that serving begins.
 
     Raises
     ------
@@ -69,6 +79,7 @@ def serve_nightly(
         schedule = Cron(cron, timezone="UTC")
     except ValueError as error:
         raise InputError(f"--cron {cron!r} is not a schedule: {error}", mend='for example "0 18 * * *"') from error
+    announce(f"serving {name}: {parameters['inbox']} into {parameters['root']}, {cron} UTC, on {server}")
     nightly.serve(
         name=name,
         schedule=schedule,

@@ -372,6 +372,50 @@ def test_a_missing_dump_raises_the_alarm_and_is_a_state_of_its_own(
     assert list((tmp_path / "d").iterdir()) == [tmp_path / "d" / "alarms.jsonl"], "nothing else is written"
 
 
+RETRIES = """
+from flows.environment import prepare_environment
+prepare_environment(quiet=True)
+from prefect import flow
+from flows import nightly
+from pipeline.errors import InputError, PartError
+from pipeline.nights import drive
+nightly._RETRY_DELAY_SEC = 0
+tries = []
+
+def stage(run, error):
+    tries.append(error)
+    if len(tries) < 3:
+        raise error
+    return run
+
+def attempt(error):
+    tries.clear()
+    try:
+        given = object()
+        assert nightly.call_as_task(stage, given, error) is given
+        how = "done"
+    except type(error) as caught:
+        how = "same" if caught is error else "other"
+    print(type(error).__name__, len(tries), how)
+
+for error in (OSError(116, "stale handle"), InputError("no such file"), PartError("bad part"), ValueError("defect")):
+    flow(lambda: attempt(error), name="trial")()
+drive.commit = stage
+flow(lambda: attempt(OSError(116, "stale handle")), name="trial")()
+"""
+
+
+def test_only_a_passing_error_of_the_disk_runs_a_stage_again_and_never_a_commit(served: Served) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", RETRIES],
+        capture_output=True, text=True, timeout=PATIENCE_SEC, check=False,
+        env=clean(PREFECT_HOME=str(served.home), PREFECT_API_URL=served.url),
+    )  # fmt: skip
+    assert done.stdout.splitlines() == [
+        "OSError 3 done", "InputError 1 same", "PartError 1 same", "ValueError 1 same", "OSError 1 same",
+    ], done.stderr  # fmt: skip
+
+
 def test_a_cron_schedule_really_fires(served: Served) -> None:
     def ledgers() -> list[Path]:
         return [served.root / "ztf" / "ledger" / f"night={night}.json" for night in served.nights]

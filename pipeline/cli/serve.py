@@ -52,4 +52,12 @@ def command(
     settings, _ = config.load({"root": root, "survey": survey}, file=config_file)
     if config_file is None and Path(config.FILE_NAME).is_file():
         config_file = config.FILE_NAME
-    serve_nightly(settings, inbox, cron=cron, name=name or settings.survey, server=server, config_file=config_file)
+    serve_nightly(
+        settings,
+        inbox,
+        cron=cron,
+        name=name or settings.survey,
+        server=server,
+        config_file=config_file,
+        announce=click.echo,
+    )
