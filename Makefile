@@ -7,6 +7,8 @@ STAMP := $(VENV)/.installed
 SAMPLE ?= sample
 NIGHT ?= 20240212
 ALERTS ?= 2000
+SKY := $(SAMPLE)/$(NIGHT)
+CATALOGS := sim_galaxies sim_variables sim_agn
 export OMP_NUM_THREADS := 1
 export OPENBLAS_NUM_THREADS := 1
 export MKL_NUM_THREADS := 1
@@ -31,7 +33,14 @@ $(STAMP): requirements.lock requirements-setup.lock pyproject.toml
 	@touch $@
 
 run: $(STAMP)  ## simulate a sample night, build its catalogs, run the nightly flow, print the summary
-	@SAMPLE=$(SAMPLE) NIGHT=$(NIGHT) ALERTS=$(ALERTS) BIN=$(BIN) bash docs/sample_night.sh
+	$(BIN)/alertmill simulate $(NIGHT) --survey ztf --alerts $(ALERTS) --seed 1 --out $(SKY)
+	@for name in $(CATALOGS); do \
+	  echo "building catalog $$name"; \
+	  $(BIN)/alertmill catalogs build $$name $(SKY)/catalogs/$$name.parquet --root $(SAMPLE)/data > /dev/null || exit; \
+	done
+	$(BIN)/alertmill run $(NIGHT) --survey ztf --input $(SKY)/ztf_public_$(NIGHT).tar --root $(SAMPLE)/data \
+	  $(CATALOGS:%=--catalog %) --skymap $$(basename $(SKY)/skymaps/*.fits .fits)=$$(echo $(SKY)/skymaps/*.fits)
+	@$(BIN)/python docs/sample_summary.py $(SAMPLE)/data $(NIGHT) $(SKY)/truth.parquet
 
 test: $(STAMP)  ## the tests
 	$(BIN)/python -m pytest -m "not chaos and not interop and not bench" -n auto --dist loadgroup

@@ -1,0 +1,60 @@
+"""Compile the numba kernels once, by running tiny simulated nights; ``python -m pipeline.warm``, from ``make setup``.
+
+Numba keeps what it compiles beside the source (or in the user's cache), so that every later process only loads it.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from pipeline import catalogs
+from pipeline.config import Config, Execution
+from pipeline.nights import drive
+from pipeline.nights.run import prepare
+from pipeline.simulation import simulate
+
+_NIGHT = 20240101
+_ALERTS = 400
+"""Enough for a glint streak, so that the night modules find something too."""
+_CATALOGS = ("sim_agn", "sim_galaxies", "sim_variables")
+
+
+def warm(surveys: tuple[str, ...] = ("ztf", "lsst")) -> int:
+    """Run a tiny simulated night of each survey serially into a temporary folder; return how many alerts it wrote."""
+    with tempfile.TemporaryDirectory(prefix="alertmill-warm-") as folder:
+        return sum(_run_night(Path(folder) / survey, survey) for survey in surveys)
+
+
+def _run_night(folder: Path, survey: str) -> int:
+    made = simulate(_NIGHT, survey, _ALERTS, 0, folder)
+    for name in _CATALOGS:
+        source = folder / "catalogs" / f"{name}.parquet"
+        catalogs.build(catalogs.get_declaration(name), source, folder / "built" / name)
+    settings = Config(
+        root=str(folder / "data"),
+        survey=survey,
+        catalogs=_CATALOGS,
+        catalog_folder=str(folder / "built"),
+        skymaps=(f"{made.event}={made.skymap}",),
+        execution=Execution(mode="serial"),
+    )
+    outcome = drive.run_direct(prepare(settings, [str(made.dump)]))
+    for error in outcome.errors.values():
+        raise error
+    return sum(int(ledger["counts"]["written"]) for ledger in outcome.ledgers.values())
+
+
+def main() -> None:
+    """Compile, and say so in one line."""
+    started = time.perf_counter()
+    written = warm()
+    sys.stdout.write(
+        f"kernels compiled in {time.perf_counter() - started:.0f} s (by running {written} simulated alerts)\n"
+    )
+
+
+if __name__ == "__main__":
+    main()
