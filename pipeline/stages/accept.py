@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline import paths
+from pipeline.errors import SchemaError
 from pipeline.filters import conditions
 from pipeline.schema import conform
 from pipeline.surveys.base import Survey
@@ -22,6 +23,9 @@ NOT_NORMALISABLE = "not_normalisable"
 OTHER_NIGHT = "other_night"
 CUT = "cut"
 CONFLICTING = "conflicting"
+
+_STRANGE = (SchemaError, pa.ArrowException, ArithmeticError, LookupError, TypeError, ValueError)
+"""What a packet's values can make normalisation raise."""
 
 
 @dataclass(frozen=True)
@@ -90,10 +94,10 @@ def accept(
     details: list[str | None] = list(reasons)
     whole = np.array([reason is None for reason in reasons], dtype=bool)
     alerts, broken = _normalise(raw.filter(pa.array(whole)), survey)
+    rows = np.flatnonzero(whole)
     for place, reason in broken.items():
-        row = int(np.flatnonzero(whole)[place])
-        details[row] = reason
-        whole[row] = False
+        details[int(rows[place])] = reason
+    whole[rows[list(broken)]] = False
     kinds: list[str | None] = [None if detail is None else NOT_NORMALISABLE for detail in details]
     nights = np.full(raw.num_rows, paths.UNKNOWN_NIGHT, dtype=np.int32)
     nights[whole] = survey.night_of(alerts)
@@ -133,12 +137,12 @@ def _normalise(raw: pa.Table, survey: Survey) -> tuple[pa.Table, dict[int, str]]
     """Normalise rows; if the batch cannot be, row by row, so that a strange packet spoils no neighbour."""
     try:
         return survey.normalise(raw), {}
-    except (pa.ArrowException, ArithmeticError, LookupError, TypeError, ValueError):
+    except _STRANGE:
         good, broken = [], {}
         for row in range(raw.num_rows):
             try:
                 good.append(survey.normalise(raw.slice(row, 1)))
-            except (pa.ArrowException, ArithmeticError, LookupError, TypeError, ValueError) as error:
+            except _STRANGE as error:
                 broken[row] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         return (pa.concat_tables(good) if good else survey.normalise(raw.slice(0, 0))), broken
 
