@@ -26,6 +26,7 @@ from pipeline.store.root import sync_folder
 
 PRUNING_ORDER = 6
 _ROW_GROUP = {"raw": 2_500, "alerts": 2_500, "cutouts": 32, "provenance": 1 << 20, "science": 1 << 20}
+_GZIP = b"\x1f\x8b"
 
 
 @dataclass(frozen=True)
@@ -115,16 +116,18 @@ def write_part(
 
 
 def _write(table: pa.Table, path: Path, row_group: int, footer: Mapping[str, str]) -> None:
-    floats, dictionaries = _encodings(table.schema)
+    floats, dictionaries, blobs = _encodings(table.schema)
+    plain = [blob for blob in blobs if _is_gzip(table, blob)]
+    zstd = [leaf for leaf in (*floats, *dictionaries, *blobs) if leaf not in plain]
     with path.open("wb") as file:
         with pq.ParquetWriter(
             file,
             table.schema,
-            compression="zstd",
-            compression_level=1,
+            compression={**dict.fromkeys(zstd, "zstd"), **dict.fromkeys(plain, "none")},
+            compression_level=dict.fromkeys(zstd, 1),
             use_dictionary=dictionaries or False,
             use_byte_stream_split=floats or False,
-            write_statistics=True,
+            write_statistics=[*floats, *dictionaries],
             store_schema=True,
         ) as writer:
             writer.write_table(table, row_group_size=row_group)
@@ -133,10 +136,11 @@ def _write(table: pa.Table, path: Path, row_group: int, footer: Mapping[str, str
         os.fsync(file.fileno())
 
 
-def _encodings(schema: pa.Schema) -> tuple[list[str], list[str]]:
-    """Split leaf columns: floats are byte-stream split, short text and integers dictionary-coded, blobs left plain."""
+def _encodings(schema: pa.Schema) -> tuple[list[str], list[str], list[str]]:
+    """Divide leaf columns: floats are byte-stream split, short text and integers dictionary-coded, blobs left plain."""
     floats: list[str] = []
     dictionaries: list[str] = []
+    blobs: list[str] = []
 
     def walk(path: str, kind: pa.DataType) -> None:
         if pa.types.is_struct(kind):
@@ -149,12 +153,26 @@ def _encodings(schema: pa.Schema) -> tuple[list[str], list[str]]:
             walk(f"{path}.key_value.value", kind.item_type)
         elif pa.types.is_floating(kind):
             floats.append(path)
-        elif not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)):
+        elif pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
+            blobs.append(path)
+        else:
             dictionaries.append(path)
 
     for item in schema:
         walk(item.name, item.type)
-    return floats, dictionaries
+    return floats, dictionaries, blobs
+
+
+def _is_gzip(table: pa.Table, leaf: str) -> bool:
+    """Whether a blob column holds stamps that the survey has compressed, told by the first: a codec gains nothing."""
+    name, *inner = leaf.split(".")
+    values = table.column(name)
+    for child in inner:
+        if not pa.types.is_struct(values.type):
+            return False
+        values = pc.struct_field(values, child)
+    first = pc.index(pc.is_valid(values), True).as_py()
+    return first >= 0 and values[first].as_py().startswith(_GZIP)
 
 
 def _cells_by_row_group(table: pa.Table, row_group: int) -> list[list[int]]:
