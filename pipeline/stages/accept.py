@@ -93,7 +93,7 @@ def accept(
     reasons = survey.faults(raw).to_pylist() if raw.num_rows else []
     details: list[str | None] = list(reasons)
     whole = np.array([reason is None for reason in reasons], dtype=bool)
-    alerts, broken = _normalise(raw.filter(pa.array(whole)), survey)
+    alerts, broken = _normalise(_rows(raw, whole), survey)
     rows = np.flatnonzero(whole)
     for place, reason in broken.items():
         details[int(rows[place])] = reason
@@ -109,21 +109,26 @@ def accept(
         passed = conditions.evaluate(cut, raw)
         _mark(kinds, details, kept & ~passed, CUT, [f"not {cut.text}"] * raw.num_rows)
         kept &= passed
-    chosen = pa.array(kept)
-    raw_out = raw.add_column(0, pa.field("alert_id", pa.int64(), nullable=False), ids).filter(chosen)
-    cutouts_out = arrivals.cutouts.add_column(0, pa.field("alert_id", pa.int64(), nullable=False), ids).filter(chosen)
+    key = pa.field("alert_id", pa.int64(), nullable=False)
+    raw_out = _rows(raw.add_column(0, key, ids), kept)
+    cutouts_out = _rows(arrivals.cutouts.add_column(0, key, ids), kept)
     provenance = arrivals.provenance.add_column(0, pa.field("alert_id", pa.int64()), ids)
-    provenance = provenance.append_column("processed_mjd", survey.processed_mjd(raw)).filter(chosen)
+    provenance = _rows(provenance.append_column("processed_mjd", survey.processed_mjd(raw)), kept)
     return Accepted(
         raw_out,
         cutouts_out,
-        alerts.filter(pa.array(kept[whole])),
+        _rows(alerts, kept[whole]),
         provenance,
         nights[kept],
         arrivals.position[kept],
         _rejected(arrivals, kinds, details, ids, nights, source),
         arrivals.position[~kept],
     )
+
+
+def _rows(table: pa.Table, keep: np.ndarray) -> pa.Table:
+    """Return the rows to keep; as a rule all of them, and then no stamp is copied."""
+    return table if keep.all() else table.filter(pa.array(keep))
 
 
 def _mark(
