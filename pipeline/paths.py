@@ -59,6 +59,14 @@ def night_name(night: int) -> str:
     return "night=unknown" if night == UNKNOWN_NIGHT else f"night={night:08d}"
 
 
+def night_of_name(name: str) -> int | None:
+    """Return the night of a partition folder's name, None if it is no such name."""
+    if name == "night=unknown":
+        return UNKNOWN_NIGHT
+    digits = name.removeprefix("night=")
+    return int(digits) if name.startswith("night=") and _NIGHT.match(digits) else None
+
+
 def dataset_folder(survey: str, dataset: str, night: int, release: str = "main") -> str:
     """Return the folder of one dataset of one night, relative to the root."""
     released = f"/{release}" if dataset in RELEASED_DATASETS else ""

@@ -81,6 +81,7 @@ def write_night(root: Root, survey: str, night: int, sizes: list[int], *, number
             key: [_write(root, survey, key, night, "part-00000-000", table, schemas[key])]
             for key, table in extra.items()
         }
+        night_files["rejects"][0]["source"] = f"dump_{night}.tar.gz"
         exposures, links = extra["exposures"].num_rows, extra["links"].num_rows
     written = sum(sizes)
     counts = zero_counts() | {"packets_in": written + 3 * bool(sizes), "written": written}

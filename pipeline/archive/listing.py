@@ -12,6 +12,7 @@ from pipeline import paths
 from pipeline.archive.pruning import Part
 from pipeline.archive.rows import schema_of_file
 from pipeline.errors import StoreError
+from pipeline.store.ledger import links_dataset
 from pipeline.store.root import Root
 from pipeline.tables import ALERTS, EXPOSURES, FLAT, LINKS, PROVENANCE, REJECTS
 
@@ -32,10 +33,11 @@ def parts_of(root: Root, survey: str, night: int, ledger: Mapping[str, Any], dat
     Parameters
     ----------
     release : str
-        Release of the science files.
+        Release of the science and links files.
     """
     if dataset not in paths.PART_DATASETS:
-        files = ledger["night_files"].get(dataset) or []
+        name = links_dataset(release) if dataset == "links" else dataset
+        files = ledger["night_files"].get(name) or []
         return [
             Part(survey, night, file["path"], int(file["rows"]), {dataset: str(root.path(file["path"]))})
             for file in files

@@ -4,7 +4,7 @@ from pipeline.dumps.cutting import MAX_BYTES, MAX_PACKETS, Packet, Segment, Tall
 from pipeline.dumps.reading import Reader, datums
 from pipeline.dumps.reencoded import TableBatch, tables
 from pipeline.dumps.registry import SchemaResolver
-from pipeline.dumps.sources import Source, list_sources, source_sha256
+from pipeline.dumps.sources import Source, check_unchanged, list_sources, source_sha256
 
 __all__ = [
     "MAX_BYTES",
@@ -16,6 +16,7 @@ __all__ = [
     "Source",
     "TableBatch",
     "Tally",
+    "check_unchanged",
     "datums",
     "list_sources",
     "packets",

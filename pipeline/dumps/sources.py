@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from zlib_ng import zlib_ng
 from pipeline.avro.container import MAGIC, FrameError, HeaderCache, is_wire
 from pipeline.dumps.inflate import ZLIB_ERROR
 from pipeline.dumps.tar import BLOCK, is_header
-from pipeline.errors import InputError
+from pipeline.errors import InputError, SourceError
 
 NATIVE = "native"
 PEER_MARKER = "fink_broker_version"
@@ -41,6 +41,9 @@ class Source:
         Bytes; of a folder, of its members.
     mtime_ns : int
         Last change; of a folder, the latest of its members.
+    state : str
+        Digest of the names, sizes and times of all its files, the time of their last change of any kind included:
+        another state may be another content, even where size and ``mtime_ns`` are equal.
     origin : str
         ``native``, or who has written the packets anew: ``fink-transfer-parquet``, ``fink-transfer-avro``,
         ``parquet``.
@@ -52,6 +55,7 @@ class Source:
     size: int
     mtime_ns: int
     origin: str
+    state: str = ""
 
 
 def list_sources(paths: Sequence[str]) -> list[Source]:
@@ -89,6 +93,18 @@ def list_sources(paths: Sequence[str]) -> list[Source]:
         except OSError as error:
             raise InputError(f"input {root} cannot be read: {error.strerror or error}") from None
     return out
+
+
+def check_unchanged(sources: Sequence[Source]) -> None:
+    """Raise :class:`SourceError` if a source is no longer what it was when it was listed."""
+    for source in sources:
+        path = Path(source.path)
+        try:
+            now = _of_folder(path, source.name) if path.is_dir() else [_of_file(path, source.name)]
+        except (InputError, OSError):
+            now = []
+        if not any(one.kind == source.kind and one.state == source.state for one in now):
+            raise SourceError("it changed while it was read", source=source.name, mend="run again when it is whole")
 
 
 def _unique_names(roots: list[Path]) -> list[str]:
@@ -164,7 +180,16 @@ def _of_folder(folder: Path, name: str) -> list[Source]:
 def _gathered(name: str, folder: Path, kind: str, entries: list[os.DirEntry[str]], origin: str) -> Source:
     stats = [entry.stat() for entry in entries]
     latest = max((stat.st_mtime_ns for stat in stats), default=folder.stat().st_mtime_ns)
-    return Source(name, str(folder), kind, sum(stat.st_size for stat in stats), latest, origin)
+    state = _state((entry.path, stat) for entry, stat in zip(entries, stats, strict=True))
+    return Source(name, str(folder), kind, sum(stat.st_size for stat in stats), latest, origin, state)
+
+
+def _state(files: Iterable[tuple[str, os.stat_result]]) -> str:
+    digest = hashlib.sha256()
+    for path, stat in files:
+        told = f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns} {stat.st_ino}"
+        digest.update(os.fsencode(path) + b"\0" + told.encode() + b"\n")
+    return digest.hexdigest()[:32]
 
 
 def _of_file(path: Path, name: str) -> Source:
@@ -178,7 +203,7 @@ def _of_file(path: Path, name: str) -> Source:
         origin = _parquet_origin(_read_schema(path))
     elif kind == "avro":
         origin = _avro_origin(str(path))
-    return Source(name, str(path), kind, stat.st_size, stat.st_mtime_ns, origin)
+    return Source(name, str(path), kind, stat.st_size, stat.st_mtime_ns, origin, _state([(str(path), stat)]))
 
 
 def _kind(head: bytes, path: Path) -> str:

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import socket
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-import pyarrow as pa
-
 import pipeline
 from pipeline import paths
-from pipeline.errors import ConservationError
-from pipeline.nights.run import Run
+from pipeline.errors import LeaseError, PartError
+from pipeline.nights.enrich import science_dataset
+from pipeline.nights.run import Run, release_entry
 from pipeline.nights.settle import NightPlan
-from pipeline.store import Root, write_ledger
-from pipeline.store.ledger import check_ledger, listed_files
+from pipeline.store import Root, read_ledger, write_ledger
+from pipeline.store.ledger import check_ledger, links_dataset, listed_files
 
 _LIBRARIES = ("numpy", "pyarrow", "fastavro", "astropy", "numba", "scipy", "light-curve", "xgboost-cpu", "dask")
 
@@ -40,37 +39,55 @@ class Change:
 
 
 def commit_night(run: Run, plan: NightPlan, finished: Mapping[str, Any]) -> tuple[dict[str, Any], Change]:
-    """Put one night in place and write its ledger.
+    """Put one night in place and write its ledger. The run holds the night's lease.
 
     Raises
     ------
     ConservationError
         The sums differ; nothing was moved.
+    LeaseError
+        Another run has taken the night over; the night is as that run leaves it.
+    PartError
+        The disk refused.
     """
     ledger = _ledger(run, plan, finished)
     check_ledger(ledger)
-    _check_rejects(ledger, finished)
     moves = _final_paths(run, plan.night, ledger)
-    for origin, destination in sorted(moves.items(), key=lambda move: ("/science/" in move[1], move[1])):
-        run.root.move(origin, destination)
-    change = _change(plan, ledger)
-    write_ledger(run.root, ledger, plan.night)
-    _sweep_night(run.root, run.survey, plan.night, ledger)
-    return ledger, change
+    try:
+        _fence(run, plan)
+        run.root.move(dict(sorted(moves.items(), key=lambda move: ("/science/" in move[1], move[1]))))
+        _fence(run, plan)
+        write_ledger(run.root, ledger, plan.night)
+    except OSError as error:
+        raise PartError(
+            f"the night cannot be committed: {error.strerror or error}", mend="free some space, or mend its rights"
+        ) from error
+    sweep_night(run.root, run.survey, plan.night, ledger)
+    return ledger, _change(plan, ledger)
+
+
+def _fence(run: Run, plan: NightPlan) -> None:
+    """Raise :class:`LeaseError` unless the night is still this run's and as it was when the run settled it."""
+    run.leases[plan.night].check()
+    before, now = plan.before, read_ledger(run.root, run.survey, plan.night)
+    if (before or {}).get("revision") != (now or {}).get("revision"):
+        raise LeaseError(f"{paths.night_name(plan.night)} was changed by another run meanwhile", mend="run again")
 
 
 def _ledger(run: Run, plan: NightPlan, finished: Mapping[str, Any]) -> dict[str, Any]:
     sources = [plan.sources[name] for name in sorted(plan.sources)]
-    reasons: dict[str, int] = {}
-    for entry in sources:
-        for reason, count in entry["reasons"].items():
-            reasons[reason] = reasons.get(reason, 0) + count
     before = plan.before or {}
-    releases = dict(before.get("releases", {}))
-    releases[run.config.release] = {"definitions": run.definitions}
-    night_files = {**before.get("night_files", {}), **finished["files"]}
-    sizes: dict[str, int] = {}
-    ledger: dict[str, Any] = {
+    kept = _other_releases(run, plan)
+    releases = {name: entry for name, entry in before.get("releases", {}).items() if name in kept}
+    releases[run.config.release] = release_entry(run)
+    links = {links_dataset(name): before["night_files"].get(links_dataset(name), []) for name in kept}
+    night_files = {
+        "exposures": finished["files"]["exposures"],
+        **links,
+        links_dataset(run.config.release): finished["files"]["links"],
+        "rejects": plan.rejects,
+    }
+    return {
         "layout": paths.LAYOUT_VERSION,
         "survey": run.survey,
         "night": paths.night_name(plan.night).removeprefix("night="),
@@ -78,43 +95,62 @@ def _ledger(run: Run, plan: NightPlan, finished: Mapping[str, Any]) -> dict[str,
         "revision": int(before.get("revision", 0)) + 1,
         "release": run.config.release,
         "counts": plan.counts,
-        "reasons": dict(sorted(reasons.items())),
-        "notes": dict(sorted(plan.notes.items())),
+        "reasons": _sum(entry["reasons"] for entry in sources),
+        "notes": _sum([*(entry["notes"] for entry in sources), plan.notes]),
         "sources": sources,
         "parts": plan.parts,
         "night_files": night_files,
-        "bytes": sizes,
+        "bytes": _sizes(plan.parts, night_files),
         "groups": run.recipe.describe(run.definitions),
         "releases": releases,
         "timing": run.timing,
         "environment": _environment(),
         "settings": run.config.model_dump(mode="json", exclude={"root", "execution", "alarm"}),
     }
-    for file in listed_files(ledger).values():
-        dataset = _dataset_of(file, ledger)
-        sizes[dataset] = sizes.get(dataset, 0) + file["bytes"]
-    return ledger
 
 
-def _dataset_of(file: Mapping[str, Any], ledger: Mapping[str, Any]) -> str:
-    for part in ledger["parts"]:
-        for dataset, entry in part["files"].items():
-            if entry is file:
-                return dataset
-    return next(name for name, group in ledger["night_files"].items() if any(entry is file for entry in group))
+def _other_releases(run: Run, plan: NightPlan) -> list[str]:
+    """Return the other releases that stay; their files are put into the plan.
+
+    A release is of the night's alerts, all of them: where these changed, its science and links go, and are made again
+    when that release is run.
+    """
+
+    def alerts(parts: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+        return {part["name"]: part["files"]["alerts"]["sha256"] for part in parts}
+
+    before = plan.before or {"parts": [], "releases": {}}
+    others = [name for name in before["releases"] if name != run.config.release]
+    former = {part["name"]: part["files"] for part in before["parts"]}
+    is_same = alerts(before["parts"]) == alerts(plan.parts)
+    for part in plan.parts:
+        for dataset in map(science_dataset, others):
+            part["files"].pop(dataset, None)
+            if is_same and dataset in former[part["name"]]:
+                part["files"][dataset] = former[part["name"]][dataset]
+    if others and not is_same:
+        run.observer.note(
+            f"{paths.night_name(plan.night)}: its alerts changed; release {', '.join(others)} has to be run again"
+        )
+    return others if is_same else []
 
 
-def _check_rejects(ledger: Mapping[str, Any], finished: Mapping[str, Any]) -> None:
-    """Every packet that is counted as refused stands in the rejects dataset."""
-    for entry in ledger["sources"]:
-        counts = entry["counts"]
-        told = counts["conflicting"] + counts["rejected"] + counts["cut"] + counts["other_night"]
-        kept = finished["rejects"].get(entry["name"], 0)
-        if told != kept:
-            raise ConservationError(
-                f"{ledger['survey']} {ledger['night']}: {told} packets were refused, {kept} stand in rejects",
-                source=entry["name"],
-            )
+def _sum(many: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for counts in many:
+        total.update(counts)
+    return dict(sorted(total.items()))
+
+
+def _sizes(
+    parts: Sequence[Mapping[str, Any]], night_files: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> dict[str, int]:
+    sizes: Counter[str] = Counter()
+    for part in parts:
+        sizes.update({dataset: file["bytes"] for dataset, file in part["files"].items()})
+    for dataset, group in night_files.items():
+        sizes[dataset] += sum(file["bytes"] for file in group)
+    return dict(sizes)
 
 
 def _final_paths(run: Run, night: int, ledger: dict[str, Any]) -> dict[str, str]:
@@ -151,7 +187,7 @@ def _change(plan: NightPlan, ledger: Mapping[str, Any]) -> Change:
     )
 
 
-def _sweep_night(root: Root, survey: str, night: int, ledger: Mapping[str, Any]) -> None:
+def sweep_night(root: Root, survey: str, night: int, ledger: Mapping[str, Any]) -> None:
     """Remove the files of this night that the new ledger does not list: former parts, leftovers of a killed commit."""
     listed = set(listed_files(ledger))
     for relative in strays(root, survey, night, listed):
@@ -172,32 +208,21 @@ def strays(root: Root, survey: str, night: int, listed: set[str]) -> list[str]:
     return found
 
 
+def saved_schemas(run: Run) -> dict[str, str]:
+    """Return the writer schemas that the archive has, by id."""
+    known = {}
+    for relative in run.root.files(f"{run.survey}/schemas", "*.avsc"):
+        version, _, digest = relative.rsplit("/", 1)[1].removesuffix(".avsc").rpartition("-")
+        known[f"{version}:{digest}"] = run.root.path(relative).read_text(encoding="utf-8")
+    return known
+
+
 def save_schemas(run: Run, schemas: Mapping[str, str]) -> None:
     """Keep every writer schema that was met: with it rows of ``raw`` turn back into packets."""
     for identity, text in schemas.items():
         relative = paths.schema_file(run.survey, identity)
         if not run.root.exists(relative):
             run.root.write_text(relative, text + "\n")
-
-
-def save_release_schema(run: Run, schema: pa.Schema) -> None:
-    """Widen the release's one science schema by columns that are new in it."""
-    relative = paths.release_schema_file(run.survey, run.config.release)
-    path = run.root.path(relative)
-    if path.is_file():
-        with pa.ipc.open_file(path) as file:
-            known = file.schema
-        schema = pa.unify_schemas([known, schema])
-        if schema.equals(known, check_metadata=True):
-            return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, schema):
-        pass
-    temporary.replace(path)
-    releases = f"{run.survey}/science/releases.json"
-    if not run.root.exists(releases):
-        run.root.write_text(releases, json.dumps({"main": run.config.release}) + "\n")
 
 
 @lru_cache

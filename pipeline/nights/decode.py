@@ -14,6 +14,7 @@ import pyarrow as pa
 from pipeline import avro, paths
 from pipeline.config import PartLimits
 from pipeline.dumps import Segment, Tally
+from pipeline.errors import ConservationError
 from pipeline.filters import conditions
 from pipeline.nights.arrivals import Batch, read_batches
 from pipeline.nights.run import remembered
@@ -91,9 +92,10 @@ class SegmentWriter:
     _part: int = 0
     _seen: int = 0
     _rejects: dict[int, list[pa.Table]] = field(default_factory=dict)
+    _reject_files: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
     _counts: dict[int, dict[str, int]] = field(default_factory=dict)
     _reasons: dict[int, Counter[str]] = field(default_factory=dict)
-    _notes: Counter[str] = field(default_factory=Counter)
+    _notes: dict[int, Counter[str]] = field(default_factory=dict)
     _other_nights: Counter[int] = field(default_factory=Counter)
     _parts: list[dict[str, Any]] = field(default_factory=list)
     _schemas: dict[str, Any] = field(default_factory=dict)
@@ -103,10 +105,6 @@ class SegmentWriter:
         """Take a batch: its faults and rejects are counted, its rows go to the part they belong to."""
         self._count_rejects(batch, accepted)
         self._schemas.update(batch.schemas)
-        self._notes.update(self.survey.forced_losses(accepted.raw) if accepted.raw.num_rows else {})
-        if accepted.raw.num_rows:
-            differs = int(np.count_nonzero(self.survey.night_disagreement(accepted.raw, accepted.alerts)))
-            self._notes.update({"night_disagreement": differs} if differs else {})
         start = 0
         for end in self._boundaries(batch):
             self._pending.append(_between(accepted, self._seen + start, self._seen + end))
@@ -142,23 +140,25 @@ class SegmentWriter:
             counts["written"] += int(count)
         faults = undecodable(self.job.segment.source.name, batch.faults, batch.fault_sha256)
         for table in (faults, accepted.rejects):
-            for row, (reason, night) in enumerate(
-                zip(table.column("reason").to_pylist(), table.column("night").to_pylist(), strict=True)
-            ):
-                # A cut row is of the night it was taken in; all others belong to the night the command named.
-                home = night if reason == CUT and self.job.night is None else named
-                counts, reasons = self._night(home)
-                counts["packets_in"] += 1
-                counts[{CUT: "cut", OTHER_NIGHT: "other_night"}.get(reason, "rejected")] += 1
-                reasons[reason] += 1
-                self._other_nights.update([night] if reason == OTHER_NIGHT else [])
-                self._rejects.setdefault(home, []).append(table.slice(row, 1))
+            reasons = np.array(table.column("reason").to_pylist(), dtype=object)
+            nights = table.column("night").fill_null(paths.UNKNOWN_NIGHT).to_numpy()
+            # A cut row is of the night it was taken in; all others belong to the night the command named.
+            homes = np.where((reasons == CUT) & (self.job.night is None), nights, named)
+            self._other_nights.update(nights[reasons == OTHER_NIGHT].tolist())
+            for home in np.unique(homes).tolist():
+                counts, told = self._night(home)
+                for reason, count in Counter(reasons[homes == home].tolist()).items():
+                    counts["packets_in"] += count
+                    counts[{CUT: "cut", OTHER_NIGHT: "other_night"}.get(reason, "rejected")] += count
+                    told[reason] += count
+                self._rejects.setdefault(home, []).append(table.filter(pa.array(homes == home)))
 
     def _flush(self) -> None:
         pending = [accepted for accepted in self._pending if accepted.raw.num_rows]
         self._pending = []
         name = paths.part_name(self.job.segment.source.name, self.job.segment.number, self._part)
         self._part += 1
+        self._write_rejects(name)
         if not pending:
             return
         nights = np.concatenate([accepted.night for accepted in pending])
@@ -174,14 +174,29 @@ class SegmentWriter:
         for night in np.unique(nights).tolist():
             self._write_part(name, night, nights == night, tables)
 
+    def _write_rejects(self, name: str) -> None:
+        """Write the packets refused since the last part ended: they carry their bodies, and are not held for long."""
+        for night, tables in sorted(self._rejects.items()):
+            place = f"{self.job.staging}/rejects/{paths.night_name(night)}"
+            folder = self.job.root.path(place)
+            receipt = write_part(
+                pa.concat_tables(tables), REJECTS, folder, f"{name}.{{content}}.parquet", dataset="rejects"
+            )
+            file = {**receipt.as_dict(), "path": f"{place}/{receipt.path}", "source": self.job.segment.source.name}
+            self._reject_files.setdefault(night, []).append(file)
+            self._staged.append(file["path"])
+        self._rejects = {}
+
     def _write_part(
         self, name: str, night: int, rows: np.ndarray, tables: dict[str, tuple[pa.Table, pa.Schema]]
     ) -> None:
         folder = f"{self.job.staging}/parts/{paths.night_name(night)}"
         chosen = None if rows.all() else pa.array(rows)
         files = {}
-        for dataset, (table, schema) in tables.items():
-            table = table if chosen is None else table.filter(chosen)
+        own = {name: table if chosen is None else table.filter(chosen) for name, (table, _) in tables.items()}
+        self._note(night, own["raw"], own["alerts"])
+        for dataset, (_, schema) in tables.items():
+            table = own[dataset]
             place = f"{folder}/{dataset}"
             receipt = write_part(
                 table, schema, self.job.root.path(place), f"{name}.{{content}}.parquet", dataset=dataset
@@ -189,17 +204,22 @@ class SegmentWriter:
             receipt["path"] = f"{place}/{receipt['path']}"
             files[dataset] = receipt
             self._staged.append(receipt["path"])
-        alerts = tables["alerts"][0]
         self._parts.append(
             {
                 "name": name,
                 "night": night,
                 "rows": int(np.count_nonzero(rows)),
                 "source": self.job.segment.source.name,
-                **pruning(alerts if chosen is None else alerts.filter(chosen)),
+                **pruning(own["alerts"]),
                 "files": files,
             }
         )
+
+    def _note(self, night: int, raw: pa.Table, alerts: pa.Table) -> None:
+        notes = self._notes.setdefault(night, Counter())
+        notes.update(self.survey.forced_losses(raw))
+        differs = int(np.count_nonzero(self.survey.night_disagreement(raw, alerts)))
+        notes.update({"night_disagreement": differs} if differs else {})
 
     def finish(self) -> dict[str, Any]:
         """Write what is pending and return the receipt.
@@ -207,26 +227,27 @@ class SegmentWriter:
         Returns
         -------
         dict
-            ``source``, ``segment``, ``parts`` (as in the ledger, with their night), ``nights`` (counts, reasons and
-            reject file by night), ``notes``, ``schemas`` (writer schemas by id), ``staged`` (every file written).
+            ``source``, ``segment``, ``parts`` (as in the ledger, with their night), ``nights`` (counts, reasons, notes
+            and reject files by night), ``schemas`` (writer schemas by id), ``staged`` (every file written).
+
+        Raises
+        ------
+        ConservationError
+            A packet was read that stands in no count.
         """
         self._flush()
-        nights = {}
-        for night in sorted(self._counts):
-            rejects = None
-            if night in self._rejects:
-                place = f"{self.job.staging}/rejects/{paths.night_name(night)}"
-                table = pa.concat_tables(self._rejects[night])
-                receipt = write_part(
-                    table, REJECTS, self.job.root.path(place), f"{self.job.name}.parquet", dataset="rejects"
-                )
-                rejects = f"{place}/{receipt.path}"
-                self._staged.append(rejects)
-            nights[str(night)] = {
+        counted = sum(counts["packets_in"] for counts in self._counts.values())
+        if counted != self._seen:
+            raise ConservationError(f"{self._seen} packets were read, {counted} counted", part=self.job.name)
+        nights = {
+            str(night): {
                 "counts": self._counts[night],
                 "reasons": dict(sorted(self._reasons[night].items())),
-                "rejects": rejects,
+                "notes": dict(sorted(self._notes.get(night, Counter()).items())),
+                "rejects": self._reject_files.get(night, []),
             }
+            for night in sorted(self._counts)
+        }
         return {
             "source": self.job.segment.source.name,
             "segment": self.job.segment.number,

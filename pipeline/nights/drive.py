@@ -11,17 +11,19 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from pipeline import paths
-from pipeline.dumps import Source, segments, source_sha256
+from pipeline.dumps import Source, check_unchanged, segments, source_sha256
 from pipeline.errors import InputError, LeaseError, PipelineError
 from pipeline.execute import Executor, open_executor
 from pipeline.nights import commit as committing
 from pipeline.nights.decode import DecodeJob, decode_segment
 from pipeline.nights.enrich import EnrichJob, enrich_part, part_key, science_dataset
-from pipeline.nights.enrichment import science_schema
-from pipeline.nights.finish import FinishJob, finish_key, finish_night
-from pipeline.nights.run import Run, is_finished, locked, only_results
-from pipeline.nights.settle import NightPlan, plan_nights, settle_night
-from pipeline.store import hold, read_ledgers
+from pipeline.nights.enrichment import night_definitions, science_schema
+from pipeline.nights.finish import FinishJob, finish_night
+from pipeline.nights.releases import save_release_schema
+from pipeline.nights.run import Run, is_finished, locked, only_results, run_ledgers
+from pipeline.nights.settle import NightPlan, plan_nights, settle_night, touched_nights
+from pipeline.schema import key_of
+from pipeline.store import hold
 
 Result = TypeVar("Result")
 
@@ -39,14 +41,24 @@ class Outcome:
 
 def up_to_date(run: Run) -> Outcome | None:
     """Return the outcome of a run that has nothing to do, or None. Starts no server, writes nothing."""
-    ledgers = read_ledgers(run.root, run.survey)
+    ledgers = run_ledgers(run)
     if not is_finished(run, ledgers):
         return None
     names = {source.name for source in run.sources}
     mine = {
         night: ledger for night, ledger in ledgers.items() if names & {entry["name"] for entry in ledger["sources"]}
     }
+    if any(run.root.exists(folder) for folder in (paths.STAGING, paths.LEASES)):
+        _tidy(run, mine)
     return Outcome(is_up_to_date=True, ledgers=mine)
+
+
+def _tidy(run: Run, ledgers: Mapping[int, Mapping[str, Any]]) -> None:
+    """Remove what a run that was killed after its last commit left behind; a run that lives is let alone."""
+    with contextlib.suppress(LeaseError), locked(run), night_leases(run, sorted(ledgers)):
+        for night, ledger in ledgers.items():
+            committing.sweep_night(run.root, run.survey, night, ledger)
+        run.close()
 
 
 def decode(run: Run, executor: Executor) -> tuple[list[dict[str, Any]], dict[str, str]]:
@@ -64,6 +76,7 @@ def decode(run: Run, executor: Executor) -> tuple[list[dict[str, Any]], dict[str
     others = [source for source in run.sources if source.name not in digests]
     hashes = run.run_tasks(executor, "hash", source_sha256, others, [source.name for source in others])
     digests.update(zip((source.name for source in others), only_results(hashes, stage="hash"), strict=True))
+    check_unchanged(run.sources)
     return receipts, digests
 
 
@@ -71,30 +84,31 @@ def decode(run: Run, executor: Executor) -> tuple[list[dict[str, Any]], dict[str
 def night_leases(run: Run, nights: Sequence[int]) -> Iterator[None]:
     """Hold the leases of these nights, taken in order so that two runs cannot wait for each other."""
     with contextlib.ExitStack() as stack:
-        leases = [
-            stack.enter_context(hold(run.root, f"{run.survey}-{paths.night_name(night)}")) for night in sorted(nights)
-        ]
+        for night in sorted(nights):
+            run.leases[night] = stack.enter_context(hold(run.root, f"{run.survey}-{paths.night_name(night)}"))
+            stack.callback(run.leases.pop, night)
         yield
-        for lease in leases:
-            lease.check()
 
 
 def settle(
     run: Run, executor: Executor, receipts: Sequence[Mapping[str, Any]], digests: Mapping[str, str]
-) -> dict[int, NightPlan]:
-    """Return what each night will be, duplicates decided."""
+) -> tuple[dict[int, NightPlan], dict[int, PipelineError]]:
+    """Return what each night will be, duplicates decided, and the nights that failed. Bad input fails them all."""
     started = time.perf_counter()
     schemas = {key: text for receipt in receipts for key, text in receipt["schemas"].items()}
     plans = plan_nights(run, receipts, digests)
-    for plan in plans.values():
-        known = dict(schemas)
-        for entry in run.root.files(f"{run.survey}/schemas"):
-            identity = entry.rsplit("/", 1)[1].removesuffix(".avsc").rpartition("-")
-            known.setdefault(f"{identity[0]}:{identity[2]}", run.root.path(entry).read_text(encoding="utf-8"))
-        settle_night(run, plan, executor, known)
+    known = {**committing.saved_schemas(run), **schemas}
+    errors: dict[int, PipelineError] = {}
+    for night, plan in plans.items():
+        try:
+            settle_night(run, plan, executor, known)
+        except InputError:
+            raise
+        except PipelineError as error:
+            errors[night] = error
     committing.save_schemas(run, schemas)
     run.timing.append({"stage": "settle", "seconds": round(time.perf_counter() - started, 3), "tasks": len(plans)})
-    return plans
+    return {night: plan for night, plan in plans.items() if night not in errors}, errors
 
 
 def enrich(run: Run, executor: Executor, plans: Mapping[int, NightPlan]) -> dict[int, PipelineError]:
@@ -117,6 +131,7 @@ def enrich(run: Run, executor: Executor, plans: Mapping[int, NightPlan]) -> dict
                 and old["files"]["alerts"]["sha256"] == alerts
             ):
                 part["files"][dataset] = old["files"][dataset]
+                part["keys"] = old["keys"]
                 continue
             key = part_key(alerts, run.definitions)
             jobs.append(
@@ -166,20 +181,8 @@ def finish(
     for night, plan in plans.items():
         alerts = tuple(part["files"]["alerts"]["path"] for part in plan.parts)
         science = tuple(part["files"][dataset]["path"] for part in plan.parts)
-        key = finish_key([*alerts, *science, *plan.rejects])
-        jobs.append(
-            FinishJob(
-                run.root,
-                run.staging,
-                run.survey,
-                night,
-                alerts,
-                science,
-                tuple(plan.rejects),
-                tuple(plan.replaced),
-                key,
-            )
-        )
+        key = key_of(alerts, science, night_definitions())
+        jobs.append(FinishJob(run.root, run.staging, run.survey, night, alerts, science, key))
     results = run.run_tasks(executor, "finish", finish_night, jobs, [paths.night_name(job.night) for job in jobs])
     done: dict[int, dict[str, Any]] = {}
     errors: dict[int, PipelineError] = {}
@@ -195,7 +198,7 @@ def finish(
 def commit(run: Run, plans: Mapping[int, NightPlan], finished: Mapping[int, dict[str, Any]]) -> Outcome:
     """Commit every night that is whole."""
     outcome = Outcome()
-    committing.save_release_schema(run, science_schema(run.recipe))
+    save_release_schema(run.root, run.survey, run.config.release, science_schema(run.recipe))
     run.observer.stage("commit", len(finished))
     for night in sorted(finished):
         try:
@@ -219,8 +222,9 @@ def report(run: Run, outcome: Outcome) -> None:
         try:
             page = write_report(run.root.folder, run.survey, night)
             outcome.reports[night] = str(page)
-        except (PipelineError, ValueError, OSError) as error:
-            run.observer.note(f"the report of {night} could not be written: {error}")
+        except Exception as error:  # whatever is wrong with a picture, the night stands
+            told = error if isinstance(error, PipelineError) else f"{type(error).__name__}: {error}"
+            run.observer.note(f"the report of {night} could not be written: {' '.join(str(told).split())}")
         run.observer.advance("report")
 
 
@@ -241,8 +245,7 @@ def run_stages(run: Run, executor: Executor, call: Caller = call_plainly) -> Out
     named = [run.night] if run.night is not None else []
     with night_leases(run, named):
         receipts, digests = call(decode, run, executor)
-        found = sorted({int(night) for receipt in receipts for night in receipt["nights"]} - set(named))
-        with night_leases(run, found):
+        with night_leases(run, sorted(touched_nights(run, receipts) - set(named))):
             return _after_decode(run, executor, receipts, digests, call)
 
 
@@ -250,12 +253,12 @@ def _after_decode(
     run: Run, executor: Executor, receipts: Sequence[Mapping[str, Any]], digests: Mapping[str, str], call: Caller
 ) -> Outcome:
     """Settle, enrich, finish and commit; the leases of the nights are held."""
-    plans = call(settle, run, executor, receipts, digests)
+    plans, unsettled = call(settle, run, executor, receipts, digests)
     failed = call(enrich, run, executor, plans)
     whole = {night: plan for night, plan in plans.items() if night not in failed}
     finished, more = call(finish, run, executor, whole)
     outcome = call(commit, run, plans, finished)
-    outcome.errors = {**failed, **more, **outcome.errors}
+    outcome.errors = {**unsettled, **failed, **more, **outcome.errors}
     return outcome
 
 

@@ -16,13 +16,15 @@ from pipeline import models
 from pipeline.catalogs import Catalog, open_catalog
 from pipeline.config import Config
 from pipeline.errors import CatalogError, InputError
-from pipeline.schema import column, schema_with
-from pipeline.science import SCIENCE
+from pipeline.schema import column, key_of, schema_with
+from pipeline.science import NIGHT, SCIENCE
+from pipeline.science.registry import order
 from pipeline.skymap import SkyMap
 from pipeline.skymaps import read_skymap
+from pipeline.stages import exposures
 from pipeline.stages import skymap as skymap_stage
 from pipeline.stages import xmatch as xmatch_stage
-from pipeline.stages.groups import Group, filter_groups, ordered, science_group
+from pipeline.stages.groups import Group, filter_groups, lib_versions, science_group
 from pipeline.tables import FLAT
 
 
@@ -117,7 +119,7 @@ def bound_groups(recipe: Recipe) -> tuple[Group, ...]:
             groups.append(science_group(module, {"model": model}, {"model": model.digest}))
     available = set(FLAT.names) | {item.name for group in groups for item in group.produces}
     groups += filter_groups(available)
-    return tuple(ordered(groups))
+    return tuple(order(groups))
 
 
 def _catalog_group(catalog: Catalog, digest: str) -> Group:
@@ -179,6 +181,15 @@ def _group(
 def definitions(recipe: Recipe) -> dict[str, str]:
     """Return the definition key of each column group by name."""
     return {group.name: group.definition for group in bound_groups(recipe)}
+
+
+def night_definitions() -> dict[str, str]:
+    """Return the definition key of whatever is made of a whole night, by name."""
+    modules = {
+        name: key_of(name, module.version, module.requires, module.produces, lib_versions(module.libs))
+        for name, module in NIGHT.items()
+    }
+    return {"exposures": key_of(exposures.VERSION, exposures.REQUIRES), **dict(sorted(modules.items()))}
 
 
 @lru_cache(maxsize=8)

@@ -10,15 +10,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
+import numpy as np
+import pyarrow as pa
+
+import pipeline
 from pipeline import paths
 from pipeline.config import Config
 from pipeline.dumps import Source, list_sources, source_sha256
-from pipeline.errors import InputError, PartError, PipelineError
+from pipeline.errors import InputError, LeaseError, PartError, PipelineError
 from pipeline.execute import Executor
 from pipeline.filters import conditions
-from pipeline.nights.enrichment import Recipe, definitions, make_recipe
+from pipeline.nights.enrichment import Recipe, definitions, make_recipe, night_definitions, science_schema
+from pipeline.nights.releases import widened
 from pipeline.schema import key_of
-from pipeline.store import Root, hold, is_held, open_root
+from pipeline.store import Lease, Root, hold, open_root, read_ledger, read_ledgers, release_dead
 from pipeline.surveys import get as get_survey
 
 DECODE_VERSION = 1
@@ -64,6 +69,8 @@ class Run:
         Names the staging folder: equal for a repetition of the same run, which then finds the finished parts.
     definitions : dict of str to str
         Definition key of each column group.
+    leases : dict of int to Lease
+        Of the nights that this run may change, while it holds them.
     """
 
     config: Config
@@ -76,6 +83,7 @@ class Run:
     key: str
     observer: Observer
     timing: list[dict[str, Any]] = field(default_factory=list)
+    leases: dict[int, Lease] = field(default_factory=dict)
 
     @property
     def survey(self) -> str:
@@ -135,12 +143,14 @@ def prepare(
     sources = list_sources(inputs)
     recipe = make_recipe(config)
     root = open_root(config.root, create=True)
+    widened(root, config.survey, config.release, science_schema(recipe))
     group_definitions = definitions(recipe)
     key = key_of(
-        [[source.name, source.size, source.mtime_ns] for source in sources],
+        [[source.name, source.path, source.state] for source in sources],
         night,
         decode_key(config),
         config.release,
+        [pipeline.__version__, pa.__version__, np.__version__],  # staged files of another version are not taken up
     )[:16]
     return Run(config, root, sources, night, force, recipe, group_definitions, key, observer or Silent())
 
@@ -155,24 +165,31 @@ def decode_key(config: Config) -> str:
 @contextlib.contextmanager
 def locked(run: Run) -> Iterator[None]:
     """Hold the run's own lease while the block runs, and sweep what killed runs have left."""
-    with hold(run.root, f"{run.survey}-run-{run.key}"):
+    with hold(run.root, staging_lease(f"{run.survey}-{run.key}")):
         _sweep_staging(run)
         yield
 
 
 def _sweep_staging(run: Run) -> None:
+    """Remove what dead runs left: staging, leases, unfinished small files. A run that lives keeps its own."""
     folder = run.root.path(paths.STAGING)
-    if not folder.is_dir():
-        return
-    for entry in sorted(folder.iterdir()):
-        survey, _, key = entry.name.rpartition("-")
-        is_own = entry == run.root.path(run.staging)
-        if entry.is_dir() and (run.force if is_own else not is_held(run.root, f"{survey}-run-{key}")):
+    for entry in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if entry == run.root.path(run.staging):
+            if run.force:
+                shutil.rmtree(entry, ignore_errors=True)
+            continue
+        with contextlib.suppress(LeaseError), hold(run.root, staging_lease(entry.name)):
             shutil.rmtree(entry, ignore_errors=True)
-    leases = run.root.path(paths.LEASES)
-    for entry in sorted(leases.glob("*.json")) if leases.is_dir() else []:
-        if not is_held(run.root, entry.stem):
-            entry.unlink(missing_ok=True)
+    for relative in list(run.root.files(paths.LEASES, "*.json")):
+        release_dead(run.root, relative.rsplit("/", 1)[1].removesuffix(".json"))
+    for relative in run.root.dead_temporaries():
+        run.root.remove(relative)
+
+
+def staging_lease(folder_name: str) -> str:
+    """Return the name of the lease that a run holds while it uses a staging folder of this name."""
+    survey, _, key = folder_name.rpartition("-")
+    return f"{survey}-run-{key}"
 
 
 def only_results(results: Sequence[Result | PipelineError], *, stage: str) -> list[Result]:
@@ -206,6 +223,19 @@ def remembered(root: Root, receipt: str, compute: Callable[[], dict[str, Any]]) 
     return result
 
 
+def run_ledgers(run: Run) -> dict[int, dict[str, Any]]:
+    """Return the ledgers of the nights that the run may concern: the named one's, else all."""
+    if run.night is None:
+        return read_ledgers(run.root, run.survey)
+    ledger = read_ledger(run.root, run.survey, run.night)
+    return {} if ledger is None else {run.night: ledger}
+
+
+def release_entry(run: Run) -> dict[str, Any]:
+    """Return what a ledger keeps of a release: by what its science and its links were made."""
+    return {"definitions": run.definitions, "night_modules": night_definitions()}
+
+
 def is_finished(run: Run, ledgers: Mapping[int, Mapping[str, Any]]) -> bool:
     """Tell whether every night of every source stands in the archive with the present definitions."""
     if run.force:
@@ -223,7 +253,7 @@ def is_finished(run: Run, ledgers: Mapping[int, Mapping[str, Any]]) -> bool:
             if not _is_same_source(source, entry) or entry["decode_key"] != source_key(run):
                 return False
             science = ledger["releases"].get(run.config.release, {})
-            if science.get("definitions") != run.definitions and night != paths.UNKNOWN_NIGHT:
+            if night != paths.UNKNOWN_NIGHT and science != release_entry(run):
                 return False
         nights = next(iter(entries.values()))[1]["nights"]
         if set(nights) != set(entries):
@@ -237,10 +267,10 @@ def source_key(run: Run) -> str:
 
 
 def _is_same_source(source: Source, entry: Mapping[str, Any]) -> bool:
-    """Tell whether a source is the one a ledger lists; a copy with another time is told by its content."""
+    """Tell whether a source is the one a ledger lists; files that were touched or copied are told by their content."""
     if source.size != entry["size"]:
         return False
-    return source.mtime_ns == entry["mtime_ns"] or source_sha256(source) == entry["sha256"]
+    return source.state == entry["state"] or source_sha256(source) == entry["sha256"]
 
 
 __all__ = ["InputError", "PartError", "Run", "decode_key", "is_finished", "locked", "only_results", "prepare"]

@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-import io
-import json
+import copy
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import fastavro
 import numpy as np
 import pyarrow as pa
 
 from pipeline import paths
-from pipeline.errors import InputError, PartError, SchemaError
+from pipeline.errors import InputError, PartError
 from pipeline.execute import Executor
+from pipeline.nights import conflicts
 from pipeline.nights.decode import cutouts_schema, raw_schema
 from pipeline.nights.run import Run, only_results, remembered, source_key
-from pipeline.schema import conform, key_of
+from pipeline.schema import key_of
 from pipeline.stages.accept import CONFLICTING
-from pipeline.stages.settle import Claim, Loser, decide, repeated_ids
+from pipeline.stages.settle import Claim, Earlier, Loser, Verdict, decide, repeated_ids
 from pipeline.store import Root, read_ledger, read_ledgers, read_table, write_part
-from pipeline.store.ledger import add_counts, check_balance, zero_counts
-from pipeline.store.parts import pruning, sha256_of
+from pipeline.store.ledger import add_counts, check_balance
+from pipeline.store.parts import pruning
 from pipeline.surveys import get as get_survey
-from pipeline.surveys.base import Survey
-from pipeline.surveys.superset import to_version
-from pipeline.tables import ALERTS, PROVENANCE, REJECTS
+from pipeline.tables import ALERTS, PROVENANCE
 
 DECODED = ("raw", "cutouts", "alerts", "provenance")
 
@@ -42,8 +39,12 @@ class NightPlan:
         As in the ledger; ``path`` of a file points into staging until the commit moves it.
     sources : dict of str to dict
         The ledger's source entries by name.
-    rejects : list of str
-        Files (staged or committed) whose rows are the night's rejects; of committed ones only those of other sources.
+    rejects : list of dict
+        Files of the night's rejects, as in the ledger: each of one source, those of conflicts each of one part.
+    replaced : list of str
+        Sources that this run has read.
+    notes : Counter
+        What is told of the night and of no source.
     before : dict or None
         The ledger that stands now.
     """
@@ -52,9 +53,8 @@ class NightPlan:
     before: dict[str, Any] | None
     parts: list[dict[str, Any]] = field(default_factory=list)
     sources: dict[str, dict[str, Any]] = field(default_factory=dict)
-    rejects: list[str] = field(default_factory=list)
+    rejects: list[dict[str, Any]] = field(default_factory=list)
     replaced: list[str] = field(default_factory=list)
-    reasons: Counter[str] = field(default_factory=Counter)
     notes: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -63,13 +63,23 @@ class NightPlan:
         return add_counts(entry["counts"] for entry in self.sources.values())
 
 
+def touched_nights(run: Run, receipts: Sequence[Mapping[str, Any]]) -> set[int]:
+    """Return the nights that a run may change: those its packets are of, and those its sources were in before."""
+    nights = {int(night) for receipt in receipts for night in receipt["nights"]}
+    if run.night is not None:
+        return nights | {run.night}
+    own = {source.name for source in run.sources}
+    former = read_ledgers(run.root, run.survey)
+    return nights | {night for night, ledger in former.items() if own & {one["name"] for one in ledger["sources"]}}
+
+
 def plan_nights(run: Run, receipts: Sequence[Mapping[str, Any]], digests: Mapping[str, str]) -> dict[int, NightPlan]:
     """Gather the receipts of all segments into one plan a night.
 
     Parameters
     ----------
     run : Run
-        The run.
+        The run; it holds the leases of all nights that :func:`touched_nights` tells.
     receipts : sequence of dict
         Of :func:`pipeline.nights.decode.decode_segment`.
     digests : mapping
@@ -82,14 +92,8 @@ def plan_nights(run: Run, receipts: Sequence[Mapping[str, Any]], digests: Mappin
     """
     check_rejects(run, receipts)
     _check_named_night(run, receipts)
-    nights = {int(night) for receipt in receipts for night in receipt["nights"]}
-    own = {source.name for source in run.sources}
-    if run.night is not None:
-        nights.add(run.night)
-    else:  # a dump that came before may have held nights that it no longer holds
-        former = read_ledgers(run.root, run.survey)
-        nights |= {night for night, ledger in former.items() if own & {entry["name"] for entry in ledger["sources"]}}
-    plans = {night: _plan_night(run, night, receipts, digests) for night in sorted(nights)}
+    nights = sorted(run.leases)
+    plans = {night: _plan_night(run, night, receipts, digests) for night in nights}
     homes = {name: [night for night, plan in plans.items() if name in plan.replaced] for name in digests}
     for plan in plans.values():
         for name in plan.replaced:
@@ -134,11 +138,10 @@ def _plan_night(run: Run, night: int, receipts: Sequence[Mapping[str, Any]], dig
     plan = NightPlan(night, before)
     own = {source.name for source in run.sources}
     if before is not None:
+        before = copy.deepcopy(before)
         plan.parts = [part for part in before["parts"] if part["source"] not in own]
-        plan.sources = {
-            entry["name"]: json.loads(json.dumps(entry)) for entry in before["sources"] if entry["name"] not in own
-        }
-        plan.rejects = [file["path"] for file in before["night_files"].get("rejects", [])]
+        plan.sources = {entry["name"]: entry for entry in before["sources"] if entry["name"] not in own}
+        plan.rejects = [file for file in before["night_files"]["rejects"] if file["source"] not in own]
     for source in run.sources:
         mine = [r for r in receipts if r["source"] == source.name]
         here = [r["nights"][str(night)] for r in mine if str(night) in r["nights"]]
@@ -146,21 +149,25 @@ def _plan_night(run: Run, night: int, receipts: Sequence[Mapping[str, Any]], dig
             continue  # what it held of this night before, if anything, goes
         plan.replaced.append(source.name)
         plan.parts += [part for r in mine for part in r["parts"] if part["night"] == night]
-        plan.rejects += [entry["rejects"] for entry in here if entry["rejects"]]
-        for r in mine:
-            plan.notes.update(r["notes"] if str(night) in r["nights"] else {})
+        plan.rejects += [file for entry in here for file in entry["rejects"]]
         plan.sources[source.name] = {
             "number": paths.source_number(source.name),
             "name": source.name,
             "size": source.size,
             "mtime_ns": source.mtime_ns,
+            "state": source.state,
             "sha256": digests[source.name],
             "origin": source.origin,
             "skipped": sorted({name for r in mine for name in r["skipped"]}),
             "decode_key": source_key(run),
             "counts": add_counts(entry["counts"] for entry in here),
             "reasons": dict(sorted(sum((Counter(entry["reasons"]) for entry in here), Counter()).items())),
+            "notes": dict(sorted(sum((Counter(entry["notes"]) for entry in here), Counter()).items())),
         }
+    if len({entry["number"] for entry in plan.sources.values()}) < len(plan.sources):
+        raise InputError(
+            f"two of the sources {', '.join(sorted(plan.sources))} have one number", mend="rename one of them"
+        )
     plan.parts.sort(key=lambda part: part["name"])
     return plan
 
@@ -182,7 +189,9 @@ def settle_night(run: Run, plan: NightPlan, executor: Executor, schemas: Mapping
     """Decide the duplicates of one night and have the touched parts rewritten; the plan is brought up to date."""
     ids = [read_table(run.root.path(part["files"]["provenance"]["path"]), ["alert_id"]) for part in plan.parts]
     arrays = [table.column("alert_id").to_numpy() for table in ids]
+    earlier = conflicts.earlier(run.root, plan.rejects, {name: one["origin"] for name, one in plan.sources.items()})
     _check_withdrawn(run, plan, arrays)
+    _check_changed(run, plan, earlier)
     repeated = repeated_ids(arrays)
     if len(repeated):
         claims = [
@@ -191,9 +200,11 @@ def settle_night(run: Run, plan: NightPlan, executor: Executor, schemas: Mapping
             if np.isin(array, repeated).any()
             for claim in _claims(run, part, array, repeated, plan.sources[part["source"]]["origin"])
         ]
-        losers = decide(claims)
-        _rewrite(run, plan, executor, losers, schemas)
-        _count(plan, losers)
+        verdict = decide(claims, earlier)
+        _rewrite(run, plan, executor, verdict.losers, schemas)
+        plan.rejects = conflicts.merged(run.root, run.staging, plan.night, plan.rejects, verdict.resting)
+        _count(plan, verdict)
+    plan.rejects.sort(key=lambda file: str(file["path"].rsplit("/", 1)[1]))
     for name, entry in plan.sources.items():
         check_balance(entry["counts"], what=f"{run.survey} {paths.night_name(plan.night)}, source {name}")
 
@@ -236,13 +247,24 @@ def _rewrite(
     plan.parts = [part for part in parts if part is not None]
 
 
-def _count(plan: NightPlan, losers: Sequence[Loser]) -> None:
-    for loser in losers:
-        entry = plan.sources[loser.claim.source]
-        entry["counts"]["written"] -= 1
-        entry["counts"]["conflicting" if loser.is_conflict else "duplicates"] += 1
-        reason = CONFLICTING if loser.is_conflict else loser.reason
-        entry["reasons"][reason] = entry["reasons"].get(reason, 0) + 1
+def _count(plan: NightPlan, verdict: Verdict) -> None:
+    for loser in verdict.losers:
+        kind = "conflicting" if loser.is_conflict else "duplicates"
+        _recount(plan, loser.claim.source, "written", None, kind, CONFLICTING if loser.is_conflict else loser.reason)
+    for item, _, reason in verdict.resting:
+        if reason is not None:
+            _recount(plan, item.source, "conflicting", CONFLICTING, "duplicates", reason)
+
+
+def _recount(plan: NightPlan, source: str, one: str, old_reason: str | None, other: str, new_reason: str) -> None:
+    """Count one packet of a source under another head."""
+    entry = plan.sources[source]
+    entry["counts"][one] -= 1
+    entry["counts"][other] += 1
+    reasons = Counter(entry["reasons"])
+    reasons[new_reason] += 1
+    reasons[old_reason or new_reason] -= old_reason is not None
+    entry["reasons"] = dict(sorted((+reasons).items()))
 
 
 def _check_withdrawn(run: Run, plan: NightPlan, arrays: Sequence[np.ndarray]) -> None:
@@ -277,6 +299,38 @@ def _check_withdrawn(run: Run, plan: NightPlan, arrays: Sequence[np.ndarray]) ->
     run.observer.note(f"{told}: withdrawn")
 
 
+def _check_changed(run: Run, plan: NightPlan, earlier: Sequence[Earlier]) -> None:
+    """Refuse changed packets where packets of other sources gave way to the former ones: who stays is open again."""
+    own = {source.name for source in run.sources}
+    gone = [part for part in (plan.before or {"parts": []})["parts"] if part["source"] in own]
+    others = {name: entry for name, entry in plan.sources.items() if name not in own}
+    origins = {plan.sources[name]["origin"] for name in plan.replaced}
+    copied = sorted(
+        name for name, entry in others.items() if entry["counts"]["duplicates"] and entry["origin"] in origins
+    )
+    if not gone or not (copied or earlier):
+        return
+    changed = _bodies(run, gone) - _bodies(run, [part for part in plan.parts if part["source"] in own])
+    disputed = {item.alert_id for item in earlier}
+    open_again = changed if copied else {pair for pair in changed if pair[0] in disputed}
+    if open_again:
+        names = sorted({*copied, *(item.source for item in earlier)})
+        raise InputError(
+            f"{len(open_again):,} packets of {', '.join(sorted({part['source'] for part in gone}))} are others than "
+            f"before, and packets in {', '.join(names)} had given way to such",
+            mend="give those sources too (--input, once each), so that all can be compared",
+        )
+
+
+def _bodies(run: Run, parts: Sequence[Mapping[str, Any]]) -> set[tuple[int, bytes]]:
+    """Return (alert id, digest of the body) of every row."""
+    found: set[tuple[int, bytes]] = set()
+    for part in parts:
+        table = read_table(run.root.path(part["files"]["provenance"]["path"]), ["alert_id", "body_sha256"])
+        found.update(zip(table.column("alert_id").to_pylist(), table.column("body_sha256").to_pylist(), strict=True))
+    return found
+
+
 def rewrite_part(job: RewriteJob) -> dict[str, Any]:
     """Write a part again without the rows that give way, and the conflicting ones to a reject file."""
     key = key_of(job.part["files"]["raw"]["sha256"], sorted((x.claim.row, x.is_conflict) for x in job.losers))
@@ -289,12 +343,13 @@ def _rewrite_part(job: RewriteJob) -> dict[str, Any]:
     keep = np.ones(job.part["rows"], dtype=bool)
     keep[[loser.claim.row for loser in job.losers]] = False
     schemas = dict(zip(DECODED, (raw_schema(survey), cutouts_schema(survey), ALERTS, PROVENANCE), strict=True))
-    place = f"{job.staging}/settled/{paths.night_name(job.part.get('night', 0))}"
+    place = f"{job.staging}/settled/{paths.night_name(job.part['night'])}"
     files: dict[str, Any] = {}
     tables = {dataset: read_table(job.root.path(job.part["files"][dataset]["path"])) for dataset in DECODED}
-    rejects = _conflicts(job, survey, tables, place)
+    rejects = conflicts.write(job.root, place, job.part, job.losers, tables, job.schemas)
+    staged = [rejects["path"]] if rejects else []
     if not keep.any():
-        return {"name": job.part["name"], "part": None, "rejects": rejects, "staged": [rejects] if rejects else []}
+        return {"name": job.part["name"], "part": None, "rejects": rejects, "staged": staged}
     for dataset, table in tables.items():
         tables[dataset] = table.filter(pa.array(keep))
         name = f"{job.part['name']}.{{content}}.parquet"
@@ -302,54 +357,5 @@ def _rewrite_part(job: RewriteJob) -> dict[str, Any]:
         receipt = write_part(tables[dataset], schemas[dataset], folder, name, dataset=dataset).as_dict()
         files[dataset] = {**receipt, "path": f"{place}/{dataset}/{receipt['path']}"}
     part = {**job.part, "rows": int(keep.sum()), **pruning(tables["alerts"]), "files": files}
-    staged = [file["path"] for file in files.values()] + ([rejects] if rejects else [])
+    staged += [file["path"] for file in files.values()]
     return {"name": job.part["name"], "part": part, "rejects": rejects, "staged": staged}
-
-
-def _conflicts(job: RewriteJob, survey: Survey, tables: Mapping[str, pa.Table], place: str) -> str | None:
-    losers = [loser for loser in job.losers if loser.is_conflict]
-    if not losers:
-        return None
-    rows = pa.array([loser.claim.row for loser in losers], pa.int64())
-    provenance = tables["provenance"].take(rows)
-    columns = {
-        "reason": pa.array([CONFLICTING] * len(losers), pa.string()),
-        "detail": pa.array([loser.reason for loser in losers], pa.string()),
-        "source": pa.array([loser.claim.source for loser in losers], pa.string()),
-        **{name: provenance.column(name) for name in ("member", "offset", "length", "alert_id")},
-        "night": pa.array([job.part["night"]] * len(losers), pa.int32()),
-        "body_sha256": provenance.column("body_sha256"),
-        "body": pa.array(_bodies(job, tables, rows, provenance), pa.large_binary()),
-        "writer_schema_id": provenance.column("writer_schema_id"),
-    }
-    table = conform(pa.table(columns), REJECTS, dataset="rejects")
-    receipt = write_part(table, REJECTS, job.root.path(place), f"rejects-{job.part['name']}.parquet", dataset="rejects")
-    return f"{place}/{receipt.path}"
-
-
-def _bodies(
-    job: RewriteJob, tables: Mapping[str, pa.Table], rows: pa.Array, provenance: pa.Table
-) -> list[bytes | None]:
-    """Encode rows back into the packets they came from; null where the source had no Avro body."""
-    bodies: list[bytes | None] = []
-    for place, record in zip(rows.to_pylist(), provenance.to_pylist(), strict=True):
-        text = job.schemas.get(record["writer_schema_id"])
-        if text is None:
-            bodies.append(None)
-            continue
-        schema = json.loads(text)
-        one = [tables[name].slice(place, 1) for name in ("raw", "cutouts")]
-        joined = one[0]
-        for name in one[1].column_names[1:]:
-            joined = joined.append_column(name, one[1].column(name))
-        buffer = io.BytesIO()
-        try:
-            fastavro.schemaless_writer(buffer, fastavro.parse_schema(schema), to_version(joined, schema)[0])
-        except (SchemaError, ValueError, TypeError):
-            bodies.append(None)  # re-encoded by someone else: its row does not fill the survey's schema
-        else:
-            bodies.append(buffer.getvalue())
-    return bodies
-
-
-__all__ = ["NightPlan", "plan_nights", "settle_night", "sha256_of", "zero_counts"]

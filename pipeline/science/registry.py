@@ -6,10 +6,11 @@ the columns it declares, and what it returns must have exactly the declared sche
 
 from __future__ import annotations
 
+import functools
 import graphlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
 
@@ -131,34 +132,72 @@ def _registering(
     return register
 
 
-def order(modules: Iterable[ScienceModule]) -> list[ScienceModule]:
-    """Return the modules so that each stands after those whose columns it requires; ties by name.
+class Declared(Protocol):
+    """What has a name, reads columns and gives columns."""
+
+    @property
+    def name(self) -> str:
+        """Unique name."""
+
+    @property
+    def requires(self) -> tuple[str, ...]:
+        """Columns it reads."""
+
+    @property
+    def produces(self) -> tuple[pa.Field, ...]:
+        """Columns it gives."""
+
+
+Item = TypeVar("Item", bound=Declared)
+
+
+def order(items: Iterable[Item]) -> list[Item]:
+    """Return modules or column groups so that each stands after those whose columns it requires; ties by name.
 
     Raises
     ------
     SchemaError
-        Two modules produce one column, or modules require each other in a circle.
+        Two have one name or produce one column, or they require each other in a circle.
     """
-    by_name = {module.name: module for module in modules}
+    by_name: dict[str, Item] = {}
     producer: dict[str, str] = {}
-    for module in by_name.values():
-        for field in module.produces:
+    for item in items:
+        if item.name in by_name:
+            raise SchemaError(f"two modules are called {item.name}")
+        by_name[item.name] = item
+        for field in item.produces:
             if field.name in producer:
-                raise SchemaError(f"modules {producer[field.name]} and {module.name} both produce {field.name}")
-            producer[field.name] = module.name
+                raise SchemaError(f"modules {producer[field.name]} and {item.name} both produce {field.name}")
+            producer[field.name] = item.name
     sorter = graphlib.TopologicalSorter(
-        {module.name: {producer[name] for name in module.requires if name in producer} for module in by_name.values()}
+        {item.name: {producer[name] for name in item.requires if name in producer} for item in by_name.values()}
     )
     try:
         sorter.prepare()
     except graphlib.CycleError as error:
         raise SchemaError(f"modules require each other in a circle: {' -> '.join(error.args[1])}") from error
-    ordered: list[ScienceModule] = []
+    ordered: list[Item] = []
     while sorter.is_active():
         ready = sorted(sorter.get_ready())
         ordered.extend(by_name[name] for name in ready)
         sorter.done(*ready)
     return ordered
+
+
+def checked(
+    name: str, run: Callable[[pa.Table], pa.Table], table: pa.Table, requires: Sequence[str], schema: pa.Schema
+) -> pa.Table:
+    """Run a function on the columns it declares and hold what it returns to the declared schema.
+
+    Raises
+    ------
+    SchemaError
+        A required column is missing, or the result is not what was declared.
+    """
+    missing = [column for column in requires if column not in table.column_names]
+    if missing:
+        raise SchemaError(f"module {name} requires column {', '.join(missing)}, which is not there")
+    return conform(run(table.select(list(requires))), schema, dataset=name)
 
 
 def apply(module: ScienceModule, alerts: pa.Table, **resources: Any) -> pa.Table:
@@ -183,12 +222,10 @@ def apply(module: ScienceModule, alerts: pa.Table, **resources: Any) -> pa.Table
     SchemaError
         A required column or resource is missing, or the result is not what was declared.
     """
-    missing = [name for name in module.requires if name not in alerts.column_names]
-    if missing:
-        raise SchemaError(f"module {module.name} requires column {', '.join(missing)}, which is not there")
     if set(resources) != set(module.resources):
         raise SchemaError(f"module {module.name} takes the resources {list(module.resources)}, not {list(resources)}")
-    result = conform(module.function(alerts.select(module.requires), **resources), module.schema, dataset=module.name)
+    run = functools.partial(module.function, **resources)
+    result = checked(module.name, run, alerts, module.requires, module.schema)
     if SCIENCE.get(module.name) is module and result.num_rows != alerts.num_rows:
         raise SchemaError(f"module {module.name} made {result.num_rows} rows of {alerts.num_rows}")
     return result

@@ -12,6 +12,8 @@ import pyarrow.compute as pc
 from pipeline.schema import conform
 from pipeline.tables import EXPOSURES
 
+VERSION = 1
+"""Raised whenever its rows or numbers change."""
 CELL_ORDER = 10
 REQUIRES = ("exposure", "detector", "field", "mjd", "band", "limit_mag", "seeing_arcsec", "healpix_29")
 

@@ -6,9 +6,8 @@ a version, the columns it reads and the columns it gives. Enrichment is nothing 
 
 from __future__ import annotations
 
-import graphlib
 import importlib.metadata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -16,8 +15,8 @@ import pyarrow as pa
 
 from pipeline import filters
 from pipeline.errors import SchemaError
-from pipeline.schema import column, conform, key_of
-from pipeline.science.registry import ScienceModule
+from pipeline.schema import column, key_of
+from pipeline.science.registry import ScienceModule, checked
 
 
 @dataclass(frozen=True)
@@ -53,8 +52,9 @@ class Group:
     @property
     def definition(self) -> str:
         """Key of the definition: everything but the data."""
-        versions = {lib: _version(lib) for lib in self.libs}
-        return key_of(self.name, self.version, self.requires, self.produces, versions, dict(self.digests))
+        return key_of(
+            self.name, self.version, self.requires, self.produces, lib_versions(self.libs), dict(self.digests)
+        )
 
     def key(self, content: Mapping[str, str]) -> str:
         """Return the key of this group over columns with these content hashes (ARCHITECTURE, determinism and keys)."""
@@ -62,34 +62,9 @@ class Group:
 
 
 @lru_cache
-def _version(distribution: str) -> str:
-    return importlib.metadata.version(distribution)
-
-
-def ordered(groups: Sequence[Group]) -> list[Group]:
-    """Return the groups so that each comes after those whose columns it requires; otherwise in the order given.
-
-    Raises
-    ------
-    SchemaError
-        Two groups give one column, a group requires itself in a circle, or two have one name.
-    """
-    giver: dict[str, str] = {}
-    by_name: dict[str, Group] = {}
-    for group in groups:
-        if group.name in by_name:
-            raise SchemaError(f"two column groups are called {group.name}")
-        by_name[group.name] = group
-        for item in group.produces:
-            if item.name in giver:
-                raise SchemaError(f"column {item.name} is given by both {giver[item.name]} and {group.name}")
-            giver[item.name] = group.name
-    graph = {group.name: {giver[name] for name in group.requires if name in giver} for group in groups}
-    try:
-        names = list(graphlib.TopologicalSorter(graph).static_order())
-    except graphlib.CycleError as error:
-        raise SchemaError(f"column groups require each other: {' <- '.join(error.args[1])}") from error
-    return [by_name[name] for name in names]
+def lib_versions(distributions: tuple[str, ...]) -> dict[str, str]:
+    """Return the installed version of each distribution."""
+    return {name: importlib.metadata.version(name) for name in distributions}
 
 
 def apply(group: Group, table: pa.Table) -> pa.Table:
@@ -100,12 +75,9 @@ def apply(group: Group, table: pa.Table) -> pa.Table:
     SchemaError
         A required column is absent, or the result is not what was declared.
     """
-    absent = [name for name in group.requires if name not in table.column_names]
-    if absent:
-        raise SchemaError(f"{group.name} requires {', '.join(absent)}, which nothing gives")
-    out = conform(group.run(table.select(list(group.requires))), pa.schema(group.produces), dataset=group.name)
+    out = checked(group.name, group.run, table, group.requires, pa.schema(group.produces))
     if out.num_rows != table.num_rows:
-        raise SchemaError(f"{group.name} returned {out.num_rows} rows for {table.num_rows}")
+        raise SchemaError(f"{group.name} made {out.num_rows} rows of {table.num_rows}")
     for item, data in zip(out.schema, out.columns, strict=True):
         table = table.append_column(item, data)
     return table

@@ -55,6 +55,33 @@ class Loser:
     reason: str
 
 
+@dataclass(frozen=True)
+class Earlier:
+    """A packet that gave way as a conflict in an earlier run, from a source that this run does not read again."""
+
+    alert_id: int
+    part: str
+    is_native: bool
+    body_sha256: bytes
+    source: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was decided.
+
+    Attributes
+    ----------
+    losers : list of Loser
+        Packets that give way now.
+    resting : list of (Earlier, Claim, str or None)
+        Earlier conflicts of the same alerts with the packet that stays; the reason where they are mere copies now.
+    """
+
+    losers: list[Loser]
+    resting: list[tuple[Earlier, Claim, str | None]]
+
+
 def repeated_ids(ids: Sequence[np.ndarray]) -> np.ndarray:
     """Return the sorted alert ids that occur more than once in all arrays together, int64 (k,)."""
     if not ids:
@@ -63,30 +90,47 @@ def repeated_ids(ids: Sequence[np.ndarray]) -> np.ndarray:
     return values[counts > 1]
 
 
-def decide(claims: Sequence[Claim]) -> list[Loser]:
-    """Return the packets that give way.
+def conflict_detail(kept: bytes, refused: bytes) -> str:
+    """Return what ``rejects`` says of a conflict: both digests."""
+    return f"kept body {kept.hex()}, this body {refused.hex()}"
+
+
+def decide(claims: Sequence[Claim], earlier: Sequence[Earlier] = ()) -> Verdict:
+    """Decide which packets give way, as if those that gave way in earlier runs had come together with the others.
 
     Of the packets of one alert id the first by this order stays: native before re-encoded, highest schema version,
     latest processing time, smallest body digest; identical copies: the first source by name, the first row in it.
+    Of those that give way the first of each body is a conflict, the others are copies of it.
     """
-    losers: list[Loser] = []
+    verdict = Verdict([], [])
     by_alert: dict[int, list[Claim]] = {}
     for claim in claims:
         by_alert.setdefault(claim.alert_id, []).append(claim)
+    rested: dict[int, list[Earlier]] = {}
+    for item in earlier:
+        rested.setdefault(item.alert_id, []).append(item)
     for alert_id in sorted(by_alert):
         rivals = sorted(by_alert[alert_id], key=_precedence)
-        winner = rivals[0]
-        seen = {winner.body_sha256}
-        for claim in rivals[1:]:
-            if claim.body_sha256 in seen:
-                losers.append(Loser(claim, winner, False, IDENTICAL))
-            elif winner.is_native and not claim.is_native:
-                losers.append(Loser(claim, winner, False, RE_ENCODED))
-            else:
-                detail = f"kept body {winner.body_sha256.hex()}, this body {claim.body_sha256.hex()}"
-                losers.append(Loser(claim, winner, True, detail))
-            seen.add(claim.body_sha256)
-    return losers
+        _decide(rivals[0], rivals[1:], rested.get(alert_id, []), verdict)
+    return verdict
+
+
+def _decide(winner: Claim, rivals: Sequence[Claim], rested: Sequence[Earlier], verdict: Verdict) -> None:
+    packets: list[Claim | Earlier] = [*rivals, *rested]
+    first: dict[bytes, Claim | Earlier] = {}
+    for packet in sorted(packets, key=lambda one: (not one.is_native, one.source, one.part)):
+        first.setdefault(packet.body_sha256, packet)  # sorted() is stable: rows of one part stay in order
+    for packet in packets:
+        reason = None
+        if packet.body_sha256 == winner.body_sha256 or first[packet.body_sha256] is not packet:
+            reason = IDENTICAL
+        elif winner.is_native and not packet.is_native:
+            reason = RE_ENCODED
+        if isinstance(packet, Earlier):
+            verdict.resting.append((packet, winner, reason))
+        else:
+            detail = reason or conflict_detail(winner.body_sha256, packet.body_sha256)
+            verdict.losers.append(Loser(packet, winner, reason is None, detail))
 
 
 def _precedence(claim: Claim) -> tuple[object, ...]:

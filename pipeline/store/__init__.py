@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.store.lease import Lease, hold, is_held
+from pipeline.store.lease import Lease, hold, is_held, release_dead
 from pipeline.store.ledger import read_ledger, read_ledgers, write_ledger
 from pipeline.store.parts import FileReceipt, read_table, write_part
 from pipeline.store.root import Root, open_root
@@ -17,6 +17,7 @@ __all__ = [
     "read_ledger",
     "read_ledgers",
     "read_table",
+    "release_dead",
     "write_ledger",
     "write_part",
 ]

@@ -16,11 +16,12 @@ from pathlib import Path
 import psutil
 
 from pipeline import paths
-from pipeline.errors import LeaseError
-from pipeline.store.root import Root
+from pipeline.errors import LeaseError, StoreError
+from pipeline.store.root import Root, temporary_name
 
 RENEW_SEC = 20.0
 EXPIRE_SEC = 60.0
+_TRIES = 8
 
 
 @dataclass
@@ -45,7 +46,8 @@ class Lease:
             holder = _read(self.root.path(self.relative))
             if holder is None or holder.get("owner") != self.owner:
                 return  # taken over: check() will tell
-            self.root.write_text(self.relative, json.dumps(_record(self.owner)))
+            with contextlib.suppress(OSError):  # the disk may be full for a while; the next try comes before expiry
+                self.root.write_text(self.relative, json.dumps(_record(self.owner)))
 
 
 def _record(owner: str) -> dict[str, object]:
@@ -101,12 +103,18 @@ def hold(root: Root, name: str) -> Iterator[Lease]:
     ------
     LeaseError
         Another run holds it.
+    StoreError
+        The lock cannot be written.
     """
     relative = paths.lease_file(name)
     lease = Lease(root, relative, name)
     path = root.path(relative)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _acquire(path, lease)
+    try:
+        _acquire(path, lease)
+    except OSError as error:
+        raise StoreError(
+            f"the lock {name} cannot be written: {error.strerror or error}", mend="free some space, or mend its rights"
+        ) from error
     lease._thread = threading.Thread(target=lease._renew, name=f"lease {lease.name}", daemon=True)
     lease._thread.start()
     try:
@@ -120,16 +128,18 @@ def hold(root: Root, name: str) -> Iterator[Lease]:
 
 
 def _acquire(path: Path, lease: Lease) -> None:
-    for _ in range(3):
+    for _ in range(_TRIES):
         # The record is complete before it gets its name; link() fails if the name is taken.
-        draft = path.with_name(f".{path.name}.{lease.owner}")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(json.dumps(_record(lease.owner)))
+        draft = temporary_name(path)
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            draft.write_text(json.dumps(_record(lease.owner)))
             os.link(draft, path)
             return
         except FileExistsError:
             record = _read(path)
+        except FileNotFoundError:
+            continue  # another run, at its end, has just removed the empty folder
         finally:
             draft.unlink(missing_ok=True)
         if record is None:
@@ -137,13 +147,13 @@ def _acquire(path: Path, lease: Lease) -> None:
         if not _is_stale(record, path):
             holder = f"process {record.get('pid')} on {record.get('host')}"
             raise LeaseError(f"{lease.name} is being run by {holder}", mend="wait for it to end, then run again")
-        _evict(path, str(record.get("owner")), lease.owner)
+        _evict(path, str(record.get("owner")))
     raise LeaseError(f"{lease.name}: the lock changes hands too fast", mend="run again")
 
 
-def _evict(path: Path, stale_owner: str, by: str) -> None:
+def _evict(path: Path, stale_owner: str) -> None:
     """Take a stale lease away; if another run was faster and its lease is what we caught, give that back."""
-    caught = path.with_name(f".{path.name}.stale-{by}")
+    caught = temporary_name(path)
     with contextlib.suppress(FileNotFoundError):
         path.rename(caught)
         holder = _read(caught)
@@ -151,6 +161,13 @@ def _evict(path: Path, stale_owner: str, by: str) -> None:
             with contextlib.suppress(FileExistsError):
                 os.link(caught, path)
         caught.unlink(missing_ok=True)
+
+
+def release_dead(root: Root, name: str) -> bool:
+    """Remove a lease that no living run holds; False if one does. Never takes away what was taken over meanwhile."""
+    with contextlib.suppress(LeaseError), hold(root, name):
+        return True
+    return False
 
 
 def is_held(root: Root, name: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -11,6 +12,12 @@ from pipeline.errors import ConservationError, StoreError
 from pipeline.store.root import Root
 
 COUNTS = ("packets_in", "written", "duplicates", "conflicting", "rejected", "cut", "other_night")
+REFUSED = ("conflicting", "rejected", "cut", "other_night")
+"""The counts of packets that stand in ``rejects``."""
+
+
+_NEEDED = {"survey", "night", "counts", "sources", "parts", "night_files"}
+_MEND = "restore it from a backup, or delete it and run all dumps of that night again"
 
 
 def zero_counts() -> dict[str, int]:
@@ -59,6 +66,27 @@ def check_ledger(ledger: Mapping[str, Any]) -> None:
                 raise ConservationError(
                     f"{what}: {dataset} of {part['name']} has {file['rows']} rows, not {part['rows']}"
                 )
+    _check_rejects(ledger, what)
+
+
+def _check_rejects(ledger: Mapping[str, Any], what: str) -> None:
+    """Every packet that is counted as refused stands in the rejects dataset, by source."""
+    kept: Counter[str] = Counter()
+    for file in ledger["night_files"]["rejects"]:
+        kept[file["source"]] += file["rows"]
+    for source in ledger["sources"]:
+        told = sum(source["counts"][name] for name in REFUSED)
+        if told != kept.pop(source["name"], 0):
+            raise ConservationError(
+                f"{what}: {told} packets were refused, another number stands in rejects", source=source["name"]
+            )
+    if kept:
+        raise ConservationError(f"{what}: rejects are listed of {', '.join(sorted(kept))}, which is no source")
+
+
+def links_dataset(release: str) -> str:
+    """Return the name under which a ledger lists the links of a release."""
+    return "links" if release == "main" else f"links/{release}"
 
 
 def read_ledger(root: Root, survey: str, night: int) -> dict[str, Any] | None:
@@ -77,21 +105,23 @@ def read_ledger(root: Root, survey: str, night: int) -> dict[str, Any] | None:
     except (ValueError, OSError) as error:
         raise StoreError(
             f"ledger {path.name} of {survey} cannot be read: {error}",
-            mend="restore it, or run the night again with --force",
+            mend=_MEND,
         ) from error
-    if not isinstance(ledger, dict) or ledger.get("layout", 0) > paths.LAYOUT_VERSION:
+    layout = ledger.get("layout") if isinstance(ledger, dict) else None
+    if isinstance(layout, int) and layout > paths.LAYOUT_VERSION:
         raise StoreError(f"ledger {path.name} of {survey} is of a newer layout", mend="use a newer alertmill")
-    return ledger
+    if layout is None or _NEEDED - set(ledger):
+        raise StoreError(f"ledger {path.name} of {survey} is no ledger", mend=_MEND)
+    return dict(ledger)
 
 
 def read_ledgers(root: Root, survey: str) -> dict[int, dict[str, Any]]:
     """Return the ledgers of all nights of a survey by night, ``night=unknown`` as 0."""
     found = {}
     for relative in root.files(f"{survey}/ledger", "night=*.json"):
-        name = relative.rsplit("/", 1)[1].removeprefix("night=").removesuffix(".json")
-        night = paths.UNKNOWN_NIGHT if name == "unknown" else int(name)
-        ledger = read_ledger(root, survey, night)
-        if ledger is not None:
+        night = paths.night_of_name(relative.rsplit("/", 1)[1].removesuffix(".json"))
+        ledger = None if night is None else read_ledger(root, survey, night)
+        if night is not None and ledger is not None:
             found[night] = ledger
     return dict(sorted(found.items()))
 

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import os
+import socket
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from pipeline import paths
 from pipeline.errors import StoreError
+
+_FORGOTTEN_SEC = 600.0
+"""A small file that has been in the making for so long was forgotten, whichever machine began it."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +52,16 @@ class Root:
 
     def write_text(self, relative: str, text: str) -> None:
         """Write a small file so that a reader sees either the old one or the whole new one."""
+        self.write_bytes(relative, text.encode())
+
+    def write_bytes(self, relative: str, data: bytes) -> None:
+        """Write a small file so that a reader sees either the old one or the whole new one."""
         target = self.path(relative)
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:12]}.tmp")
+        temporary = temporary_name(target)
         try:
-            with temporary.open("w", encoding="utf-8") as file:
-                file.write(text)
+            with temporary.open("wb") as file:
+                file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(target)
@@ -56,20 +69,56 @@ class Root:
             temporary.unlink(missing_ok=True)
         sync_folder(target.parent)
 
-    def move(self, origin: str, destination: str) -> None:
-        """Move a file within the root; what stands at the destination is replaced."""
-        target = self.path(destination)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        self.path(origin).replace(target)
+    def move(self, moves: Mapping[str, str]) -> None:
+        """Move files within the root, origin to destination, in the order given, and make that durable.
+
+        What stands at a destination is replaced.
+        """
+        folders: set[Path] = set()
+        for origin, destination in moves.items():
+            target = self.path(destination)
+            if target.parent not in folders:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                folders.add(target.parent)
+            self.path(origin).replace(target)
+        # A new folder is there for good only when the folders above it are written too.
+        above = {parent for folder in folders for parent in folder.parents if parent.is_relative_to(self.folder)}
+        for folder in sorted(folders | above, key=lambda path: -len(path.parts)):
+            sync_folder(folder)
 
     def remove(self, relative: str) -> None:
-        """Delete a file if it is there, and the folders that it leaves empty (up to the survey)."""
+        """Delete a file if it is there, and the folders that it leaves empty."""
         path = self.path(relative)
         path.unlink(missing_ok=True)
-        parent = path.parent
-        while parent != Path(self.folder) and parent.is_dir() and not any(parent.iterdir()):
-            parent.rmdir()
-            parent = parent.parent
+        with contextlib.suppress(OSError):  # not empty, or just removed by another run
+            for parent in path.parents:
+                if parent == Path(self.folder):
+                    break
+                parent.rmdir()
+
+    def dead_temporaries(self) -> list[str]:
+        """Return the unfinished small files that killed runs left beside ledgers, leases and schemas."""
+        folders = [paths.LEASES, ".", "*/ledger", "*/schemas", "*/science", "*/science/*"]
+        found = {path for folder in folders for path in Path(self.folder).glob(f"{folder}/.*.tmp") if _is_dead(path)}
+        return sorted(path.relative_to(self.folder).as_posix() for path in found)
+
+
+def temporary_name(target: Path) -> Path:
+    """Return a name beside ``target`` for writing it; it tells the process, so that a dead one's can be removed."""
+    return target.with_name(f".{target.name}.{_host()}-{os.getpid()}-{uuid.uuid4().hex[:12]}.tmp")
+
+
+def _host() -> str:
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+
+
+def _is_dead(temporary: Path) -> bool:
+    host, pid, _ = f"--{temporary.name.removesuffix('.tmp').rpartition('.')[2]}".rsplit("-", 2)
+    if host.lstrip("-") == _host() and pid.isdigit() and not psutil.pid_exists(int(pid)):
+        return True
+    with contextlib.suppress(OSError):
+        return time.time() - temporary.stat().st_mtime > _FORGOTTEN_SEC
+    return False
 
 
 def sync_folder(folder: Path) -> None:
