@@ -57,13 +57,14 @@ def main() -> None:
 
 
 def _chosen(archive: pipeline.archive.Archive, night: int) -> dict[str, Any]:
-    """Return the brightest supernova candidate among those seen to rise and fall."""
-    columns = ["alert_id", "object_key", "mjd", "diff_mag", "clf_supernova_score"]
-    fall, span, last = (pc.field(f"feat_r_{name}") for name in ("since_peak_days", "span_days", "last_flux_ratio"))
+    """Return the brightest supernova candidate, one that was seen to rise and fall if there is any."""
+    shown = ["alert_id", "object_key", "mjd", "diff_mag", "clf_supernova_score"]
+    shape = [f"feat_r_{name}" for name in ("since_peak_days", "span_days", "last_flux_ratio")]
+    passed = archive.science(night, columns=[*shown, *shape], where=pc.field("filter_supernova_candidate")).to_arrow()
+    fall, span, last = (passed[name].to_numpy() for name in shape)
     is_seen = (fall >= _SEEN_DAYS) & (span - fall >= _SEEN_DAYS) & (last <= _FALLEN)
-    where = pc.field("filter_supernova_candidate") & is_seen
-    passed = archive.science(night, columns=columns, where=where).to_arrow()
-    return passed.sort_by([("diff_mag", "ascending"), ("alert_id", "ascending")]).slice(0, 1).to_pylist()[0]
+    order = np.lexsort((passed["alert_id"].to_numpy(), passed["diff_mag"].to_numpy(), ~is_seen))
+    return passed.select(shown).take(order[:1]).to_pylist()[0]
 
 
 def _headings(figure: Figure, alert: dict[str, Any], night: int) -> None:

@@ -100,8 +100,7 @@ class SchemaResolver:
         return _load(self._files[schema_id]) if schema_id in self._files else None
 
     def _from_shipped(self, schema_id: int) -> dict[str, Any] | None:
-        schemas = known_schemas(self._survey)
-        return next((s for version, s in schemas.items() if id_of_version(version) == schema_id), None)
+        return known_schemas(self._survey).get(version_of_id(schema_id))
 
     def _from_registry(self, schema_id: int) -> dict[str, Any] | None:
         if self._url is None:
