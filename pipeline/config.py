@@ -22,7 +22,7 @@ class PartLimits(BaseModel):
 
     model_config = _STRICT
     max_alerts: int = Field(10_000, gt=0, description="alerts in a part")
-    max_bytes: int = Field(256 << 20, gt=0, description="decoded bytes in a part")
+    max_bytes: int = Field(256 << 20, gt=0, le=1 << 30, description="decoded bytes in a part")
     max_points: int = Field(5_000_000, gt=0, description="light-curve points in a part")
 
 
@@ -160,8 +160,9 @@ def _nest(flat: Mapping[str, Any]) -> dict[str, Any]:
     nested: dict[str, Any] = {}
     for name, value in flat.items():
         *parents, leaf = name.split(".")
-        place = nested
+        place: Any = nested
         for parent in parents:
-            place = place.setdefault(parent, {})
-        place[leaf] = value
+            place = place.setdefault(parent, {}) if isinstance(place, dict) else place
+        if isinstance(place, dict):  # else a section was given as a value, which validation tells
+            place[leaf] = value
     return nested

@@ -71,8 +71,11 @@ def _attempt(function: Callable[[Job], Result], job: Job, name: str, tries: int 
         except MemoryError as error:
             return PartError(f"out of memory: {error}", part=name, mend=_MORE_MEMORY)
         except OSError as error:
-            if error.errno not in _PASSING:
+            if error.errno is None:
                 return _defect(error, name)
+            if error.errno not in _PASSING:
+                told = f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror)
+                return PartError(told, part=name, mend="mend that, then run again; finished parts are kept")
             if attempt + 1 == tries:
                 return PartError(
                     f"{type(error).__name__}: {error} ({tries} tries)",

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 from dataclasses import dataclass
 from typing import Any
 
 from pipeline import paths
-from pipeline.errors import InputError
+from pipeline.errors import ConservationError, InputError, LeaseError, StoreError
 from pipeline.nights.commit import strays
-from pipeline.store import Root, open_root, read_ledgers
-from pipeline.store.lease import is_held
+from pipeline.nights.run import staging_lease
+from pipeline.store import Root, hold, is_held, open_root, read_ledger, read_ledgers, release_dead
+from pipeline.store.lease import night_lease
 from pipeline.store.ledger import check_ledger, listed_files
 from pipeline.store.parts import sha256_of
 from pipeline.surveys import SURVEYS
@@ -28,9 +31,12 @@ def survey_ledgers(location: str, survey: str | None, night: int | None) -> dict
     root = open_root(location)
     found: dict[str, list[dict[str, Any]]] = {}
     for name in [survey] if survey else list(SURVEYS):
-        ledgers = read_ledgers(root, name)
-        chosen = [ledger for key, ledger in ledgers.items() if night is None or key == night]
-        if ledgers or survey:
+        if night is None:
+            chosen = list(read_ledgers(root, name).values())
+        else:
+            ledger = read_ledger(root, name, night)
+            chosen = [] if ledger is None else [ledger]
+        if chosen or survey:
             found[name] = chosen
     return found
 
@@ -51,6 +57,8 @@ def verify(
 ) -> tuple[int, list[Finding]]:
     """Re-hash every listed file of a range of nights; return how many were read, and what was found.
 
+    Nights that a run holds just now are not looked at for strays: it may be about to list them.
+
     Raises
     ------
     InputError
@@ -59,43 +67,65 @@ def verify(
     root = open_root(location)
     files, findings = 0, []
     for name in [survey] if survey else list(SURVEYS):
-        for night, ledger in read_ledgers(root, name).items():
+        for night in _nights_on_disk(root, name):
             if (start is not None and night < start) or (stop is not None and night > stop):
                 continue
-            files += len(listed_files(ledger))
-            findings += _verify_night(root, name, night, ledger)
+            count, found = _verify_night(root, name, night)
+            files += count
+            findings += found
     findings += _leftovers(root)
     return files, findings
 
 
-def _verify_night(root: Root, survey: str, night: int, ledger: dict[str, Any]) -> list[Finding]:
+def _nights_on_disk(root: Root, survey: str) -> list[int]:
+    """Return the nights of which there is a ledger or any file, ``night=unknown`` as 0."""
+    base = root.path(survey)
+    names = [path.name.removesuffix(".json") for path in base.glob("ledger/night=*.json")]
+    names += [path.name for depth in ("*", "*/*") for path in base.glob(f"{depth}/night=*") if path.is_dir()]
+    nights = (paths.night_of_name(name) for name in names)
+    return sorted({night for night in nights if night is not None})
+
+
+def _verify_night(root: Root, survey: str, night: int) -> tuple[int, list[Finding]]:
     found = []
-    name = ledger["night"]
+    name = paths.night_name(night).removeprefix("night=")
+    place = paths.ledger_file(survey, night)
     try:
-        check_ledger(ledger)
-    except Exception as error:
-        found.append(Finding(survey, name, "unbalanced", paths.ledger_file(survey, night), str(error)))
-    listed = listed_files(ledger)
+        ledger = read_ledger(root, survey, night)
+    except StoreError as error:  # what it listed is not known: nothing here is a stray
+        return 0, [Finding(survey, name, "damaged", place, str(error))]
+    listed = {} if ledger is None else listed_files(ledger)
+    if ledger is not None:
+        try:
+            check_ledger(ledger)
+        except ConservationError as error:
+            found.append(Finding(survey, name, "unbalanced", place, str(error)))
     for path, file in listed.items():
         if not root.exists(path):
             found.append(Finding(survey, name, "lost", path))
-        elif sha256_of(root.path(path)) != file["sha256"]:
-            found.append(Finding(survey, name, "damaged", path, "its sha256 is not the ledger's"))
-    found += [Finding(survey, name, "stray", path) for path in strays(root, survey, night, set(listed))]
-    return found
+            continue
+        try:
+            is_whole = sha256_of(root.path(path)) == file["sha256"]
+        except OSError as error:
+            found.append(Finding(survey, name, "damaged", path, f"it cannot be read: {error.strerror or error}"))
+        else:
+            found += [] if is_whole else [Finding(survey, name, "damaged", path, "its sha256 is not the ledger's")]
+    if not is_held(root, night_lease(survey, night)):
+        found += [Finding(survey, name, "stray", path) for path in strays(root, survey, night, set(listed))]
+    return len(listed), found
 
 
 def _leftovers(root: Root) -> list[Finding]:
-    """Return staging folders and leases of runs that no longer live."""
+    """Return staging folders, leases and unfinished files of runs that no longer live."""
     found = [
         Finding("", "", "stray", path, "lease of a run that ended")
         for path in root.files(paths.LEASES, "*.json")
         if not is_held(root, path.rsplit("/", 1)[1].removesuffix(".json"))
     ]
+    found += [Finding("", "", "stray", path, "unfinished, of a run that ended") for path in root.dead_temporaries()]
     staging = root.path(paths.STAGING)
     for folder in sorted(staging.iterdir()) if staging.is_dir() else []:
-        survey, _, key = folder.name.rpartition("-")
-        if not is_held(root, f"{survey}-run-{key}"):
+        if not is_held(root, staging_lease(folder.name)):
             relative = folder.relative_to(root.folder).as_posix()
             found.append(Finding("", "", "stray", relative, "staging of a run that ended; the same run would go on"))
     return found
@@ -104,27 +134,55 @@ def _leftovers(root: Root) -> list[Finding]:
 def repair(location: str, findings: list[Finding]) -> list[str]:
     """Remove strays; a lost or damaged part can only come from its source again, which is told.
 
+    What a run holds by now is left to it.
+
     Returns
     -------
     list of str
         What was done and what is left to do, one line each.
     """
-    import shutil
-
     root = open_root(location)
     lines = []
     for finding in findings:
         if finding.kind == "stray":
-            path = root.path(finding.path)
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                root.remove(finding.path)
-            lines.append(f"removed {finding.path}")
-    broken = sorted({(f.survey, f.night) for f in findings if f.kind in ("lost", "damaged", "unbalanced")})
-    for survey, night in broken:
-        ledger = next((one for one in read_ledgers(root, survey).values() if one["night"] == night), None)
+            is_gone = _remove_stray(root, finding)
+            lines.append(f"removed {finding.path}" if is_gone else f"left {finding.path}: a run holds it now")
+    for name in {finding.path.split("/")[0] for finding in findings} & {paths.STAGING, paths.LEASES}:
+        with contextlib.suppress(OSError):
+            root.path(name).rmdir()
+    for survey, name in sorted({(f.survey, f.night) for f in findings if f.kind in ("lost", "damaged", "unbalanced")}):
+        try:
+            ledger = read_ledger(root, survey, _night(name))
+        except StoreError as error:
+            lines.append(str(error))
+            continue
         sources = ", ".join(entry["name"] for entry in ledger["sources"]) if ledger else "its sources"
-        named = f" {night}" if night != "unknown" else ""
+        named = f" {name}" if name != "unknown" else ""
         lines.append(f"run again: alertmill run{named} --survey {survey} --input <{sources}> --force")
     return lines
+
+
+def _night(name: str) -> int:
+    return paths.UNKNOWN_NIGHT if name == "unknown" else int(name)
+
+
+def _remove_stray(root: Root, finding: Finding) -> bool:
+    """Remove a stray, unless a run holds what it belongs to."""
+    top, _, name = finding.path.partition("/")
+    if top == paths.LEASES and name.endswith(".json"):
+        return release_dead(root, name.removesuffix(".json"))
+    if top == paths.STAGING:
+        with contextlib.suppress(LeaseError), hold(root, staging_lease(name)):
+            shutil.rmtree(root.path(finding.path), ignore_errors=True)
+            return True
+        return False
+    if not finding.night:
+        root.remove(finding.path)
+        return True
+    night = _night(finding.night)
+    with contextlib.suppress(LeaseError), hold(root, night_lease(finding.survey, night)):
+        ledger = read_ledger(root, finding.survey, night)
+        if ledger is None or finding.path not in listed_files(ledger):
+            root.remove(finding.path)
+        return True
+    return False

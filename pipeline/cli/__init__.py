@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import Any
 
@@ -71,6 +72,11 @@ def main(arguments: list[str] | None = None) -> Any:
         click.echo("alertmill: interrupted; run the same command again to go on", err=True)
         code = 130
     except BrokenPipeError:
-        sys.stderr.close()
+        # Whoever reads has enough. What is still buffered must not raise again when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        click.echo(f"alertmill: {error.strerror or error}{where}; look at the disk, then run again", err=True)
+        code = 1
     sys.exit(code if isinstance(code, int) else 0)

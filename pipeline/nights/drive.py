@@ -24,6 +24,7 @@ from pipeline.nights.run import Run, is_finished, locked, only_results, run_ledg
 from pipeline.nights.settle import NightPlan, plan_nights, settle_night, touched_nights
 from pipeline.schema import key_of
 from pipeline.store import hold
+from pipeline.store.lease import night_lease
 
 Result = TypeVar("Result")
 
@@ -85,7 +86,7 @@ def night_leases(run: Run, nights: Sequence[int]) -> Iterator[None]:
     """Hold the leases of these nights, taken in order so that two runs cannot wait for each other."""
     with contextlib.ExitStack() as stack:
         for night in sorted(nights):
-            run.leases[night] = stack.enter_context(hold(run.root, f"{run.survey}-{paths.night_name(night)}"))
+            run.leases[night] = stack.enter_context(hold(run.root, night_lease(run.survey, night)))
             stack.callback(run.leases.pop, night)
         yield
 
@@ -268,15 +269,15 @@ def run_direct(run: Run, call: Caller = call_plainly) -> Outcome:
     An interrupted or failed run keeps its staging, so that the next one goes on from there. Input that cannot be used
     leaves nothing behind: the same command could not go on with it.
     """
-    try:
-        with locked(run), open_executor(run.config.execution) as executor:
+    with locked(run), open_executor(run.config.execution) as executor:
+        try:
             outcome = run_stages(run, executor, call)
-            conclude(run, outcome, call)
-    except LeaseError:
-        raise
-    except InputError:
-        run.close()
-        raise
+        except LeaseError:
+            raise
+        except InputError:
+            run.close()
+            raise
+        conclude(run, outcome, call)
     return outcome
 
 

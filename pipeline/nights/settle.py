@@ -293,6 +293,13 @@ def _check_withdrawn(run: Run, plan: NightPlan, arrays: Sequence[np.ndarray]) ->
             f"{told}, and copies in {', '.join(sorted(rested))} had given way to such",
             mend="give those sources too (--input, once each), so that the copies can take their place",
         )
+    refused = [
+        read_table(run.root.path(file["path"]), ["alert_id"]).column(0).drop_null().to_numpy()
+        for file in plan.rejects
+        if file["source"] in own
+    ]
+    if not len(np.setdiff1d(missing, np.concatenate([np.empty(0, np.int64), *refused]))):
+        return  # all of them stand in rejects now, with a reason each
     if not run.force:
         raise InputError(told, mend="rename the dump if it is another one; --force withdraws the alerts")
     plan.notes["withdrawn"] += len(missing)

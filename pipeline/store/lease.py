@@ -24,6 +24,11 @@ EXPIRE_SEC = 60.0
 _TRIES = 8
 
 
+def night_lease(survey: str, night: int) -> str:
+    """Return the name of the lease of a night."""
+    return f"{survey}-{paths.night_name(night)}"
+
+
 @dataclass
 class Lease:
     """A held lock. :meth:`check` is the fence: call it before a commit."""

@@ -6,6 +6,7 @@ column and what pruning needs; it holds no clock, host or path, so equal input g
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -99,9 +100,9 @@ def write_part(
         footer["alertmill.keys"] = json.dumps(dict(keys), sort_keys=True, separators=(",", ":"))
     if "healpix_29" in table.column_names:
         footer["alertmill.cells"] = json.dumps(_cells_by_row_group(table, row_group), separators=(",", ":"))
-    folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".{uuid.uuid4().hex}.tmp"
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         _write(table, temporary, row_group, footer)
         digest = sha256_of(temporary)
         final = name.replace("{content}", digest[:8])
@@ -109,9 +110,11 @@ def write_part(
         temporary.replace(folder / final)
         sync_folder(folder)
     except OSError as error:
-        raise PartError(f"cannot write: {error.strerror or error}", dataset=dataset, part=name) from error
+        told = f"cannot write: {error.strerror or error}"
+        raise PartError(told, dataset=dataset, part=name, mend="mend that, then run again") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
     return FileReceipt(final, table.num_rows, size, digest, content)
 
 
@@ -217,5 +220,5 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     try:
         with pq.ParquetFile(path) as file:
             return file.read(columns=None if columns is None else list(columns), use_threads=False)
-    except (OSError, pa.ArrowInvalid) as error:
+    except (OSError, pa.ArrowException) as error:
         raise PartError(f"cannot read {path.name}: {error}", mend="run `alertmill verify --repair`") from error
