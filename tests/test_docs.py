@@ -253,3 +253,12 @@ def test_make_run_does_what_the_documents_repeat(sample: Path) -> None:
     assert "docs/sample_summary.py sample/data" in done.stdout
     readme = (ROOT / "README.md").read_text()
     assert "--catalog sim_galaxies --catalog sim_variables --catalog sim_agn" in readme
+
+
+def test_the_table_of_layers_names_every_module() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    modules = {
+        path.stem for path in (ROOT / "pipeline").iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()
+    }
+    missing = [name for name in modules - {"__init__"} if f"`{name}`" not in text and f"`{name}/`" not in text]
+    assert missing == []
