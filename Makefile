@@ -61,6 +61,7 @@ fuzz: $(STAMP)  ## damage packets for a while
 	ALERTMILL_FUZZ_EXAMPLES=5000 $(BIN)/python -m pytest tests/test_avro_fuzz.py
 
 interop: $(STAMP)  ## other tools, browser, notebooks
+	bash tests/interop/install_browser.sh
 	$(BIN)/python -m pytest -m interop
 
 docs: $(STAMP)  ## run what the documents say
