@@ -411,3 +411,62 @@ def test_a_night_whose_other_source_is_damaged_fails_alone(tmp_path: Path) -> No
     assert set(outcome.ledgers) == {NEXT}
     assert isinstance(outcome.errors[NIGHT], PartError)
     assert "verify" in str(outcome.errors[NIGHT])
+
+
+# --------------------------------------------------------------------------------------- disks and names
+def test_a_disk_that_fills_up_at_the_commit_fails_that_night_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import errno
+
+    dump = ztf.write_tar(tmp_path / "a.tar", [early(0), late(9)])
+    whole = committing.write_ledger
+
+    def full(root: Any, ledger: dict[str, Any], night: int) -> None:
+        if night == NIGHT:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "ledger")
+        whole(root, ledger, night)
+
+    monkeypatch.setattr(committing, "write_ledger", full)
+    outcome = run(tmp_path / "d", dump)
+    assert set(outcome.ledgers) == {NEXT}
+    assert isinstance(outcome.errors[NIGHT], PartError)
+    assert str(outcome.errors[NIGHT]).startswith("the night cannot be committed: No space left on device")
+    monkeypatch.undo()
+    assert set(run(tmp_path / "d", dump).ledgers) == {NIGHT, NEXT}
+    assert_whole(tmp_path / "d")
+
+
+def test_a_lock_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    root = open_root(tmp_path / "d", create=True)
+    (tmp_path / "d/_leases").write_text("a file where the folder of locks should be")
+    with pytest.raises(StoreError, match=r"the lock ztf-run-x cannot be written"), hold(root, "ztf-run-x"):
+        pass
+
+
+def test_a_root_must_have_a_name_in_utf_8(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="not UTF-8") as caught:
+        open_root(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"), create=True)
+    str(caught.value).encode()
+
+
+def test_any_error_of_the_disk_is_one_line_on_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from pipeline.cli import main
+
+    def failing(*_: Any, **__: Any) -> None:
+        raise OSError(5, "Input/output error", "/some/file")
+
+    monkeypatch.setattr(status, "survey_ledgers", failing)
+    with pytest.raises(SystemExit) as ended:
+        main(["status", "--root", str(tmp_path)])
+    assert ended.value.code == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "alertmill: Input/output error: /some/file; look at the disk, then run again"
+    ]
+
+
+def test_a_section_given_as_a_value_is_told() -> None:
+    with pytest.raises(InputError, match="setting part"):
+        configuration.load({"part": 5, "part.max_alerts": 7}, environment={})

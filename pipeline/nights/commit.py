@@ -149,7 +149,7 @@ def _sizes(
     for part in parts:
         sizes.update({dataset: file["bytes"] for dataset, file in part["files"].items()})
     for dataset, group in night_files.items():
-        sizes[dataset] += sum(file["bytes"] for file in group)
+        sizes.update({dataset: sum(file["bytes"] for file in group)} if group else {})
     return dict(sizes)
 
 

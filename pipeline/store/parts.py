@@ -111,7 +111,7 @@ def write_part(
         sync_folder(folder)
     except OSError as error:
         told = f"cannot write: {error.strerror or error}"
-        raise PartError(told, dataset=dataset, part=name, mend="mend that, then run again") from error
+        raise PartError(told, dataset=dataset, part=name.split(".")[0], mend="mend that, then run again") from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)

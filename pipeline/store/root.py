@@ -151,6 +151,8 @@ def open_root(location: str | os.PathLike[str], *, create: bool = False) -> Root
             f"root {text} is not a folder", mend="give a local folder; object stores are not supported yet"
         )
     folder = Path(text).expanduser().absolute()
+    if not os.fsencode(folder).decode("utf-8", "ignore") == str(folder):
+        raise StoreError(f"root {text!a} has a name that is not UTF-8", mend="choose another --root")
     if folder.exists() and not folder.is_dir():
         raise StoreError(f"root {text} is a file, not a folder", mend="give the folder that is to hold the archive")
     if not create:
