@@ -91,7 +91,7 @@ def write_part(
     """
     table = conform(table, schema, dataset=dataset)
     content = dict(content) if content is not None else content_hashes(table)
-    row_group = _ROW_GROUP.get(dataset, 100_000)
+    row_group = _even(table.num_rows, _ROW_GROUP.get(dataset, 100_000))
     footer = {
         "alertmill.dataset": dataset,
         "alertmill.content": json.dumps(content, sort_keys=True, separators=(",", ":")),
@@ -116,6 +116,12 @@ def write_part(
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
     return FileReceipt(final, table.num_rows, size, digest, content)
+
+
+def _even(rows: int, most: int) -> int:
+    """Return the rows of one row group such that all are about equal: a small rest would be all footer."""
+    groups = max(-(-rows // most), 1)
+    return max(-(-rows // groups), 1)
 
 
 def _write(table: pa.Table, path: Path, row_group: int, footer: Mapping[str, str]) -> None:
