@@ -39,7 +39,7 @@ def test_it_uses_only_the_public_api() -> None:
     assert source.count("pipeline.") == 1
 
 
-@pytest.mark.slow
+@pytest.mark.interop
 def test_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From nothing to a plot: it simulates and runs a night of its own."""
     monkeypatch.setenv("ALERTMILL_ROOT", str(tmp_path / "archive"))
