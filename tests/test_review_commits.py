@@ -118,6 +118,28 @@ def test_a_dead_lease_that_comes_to_life_again_is_not_swept(tmp_path: Path, monk
             lease.check()
 
 
+def test_many_locks_are_renewed_by_one_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import threading
+
+    monkeypatch.setattr(leases, "RENEW_SEC", 0.05)
+    root = open_root(tmp_path / "d", create=True)
+    before = threading.active_count()
+    with leases.hold_all(root, [f"ztf-night={night}" for night in range(20180101, 20180132)]) as held:
+        assert threading.active_count() == before + 1
+        expires = [json.loads(lease.path.read_text())["expires"] for lease in held]
+        limit = time.monotonic() + 20
+        while any(
+            json.loads(lease.path.read_text())["expires"] <= old for lease, old in zip(held, expires, strict=True)
+        ):
+            assert time.monotonic() < limit
+            time.sleep(0.02)
+        with pytest.raises(LeaseError), leases.hold_all(root, ["ztf-night=20170101", "ztf-night=20180101"]):
+            pass
+        assert not leases.is_held(root, "ztf-night=20170101")
+    assert threading.active_count() == before
+    assert not (tmp_path / "d/_leases").exists()
+
+
 # --------------------------------------------------------------------------------------- kills
 class Killed(BaseException):
     pass

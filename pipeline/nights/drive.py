@@ -23,8 +23,7 @@ from pipeline.nights.releases import save_release_schema
 from pipeline.nights.run import Run, is_finished, locked, only_results, run_ledgers
 from pipeline.nights.settle import NightPlan, plan_nights, settle_night, touched_nights
 from pipeline.schema import key_of
-from pipeline.store import hold
-from pipeline.store.lease import night_lease
+from pipeline.store.lease import hold_all, night_lease
 
 Result = TypeVar("Result")
 
@@ -84,11 +83,14 @@ def decode(run: Run, executor: Executor) -> tuple[list[dict[str, Any]], dict[str
 @contextlib.contextmanager
 def night_leases(run: Run, nights: Sequence[int]) -> Iterator[None]:
     """Hold the leases of these nights, taken in order so that two runs cannot wait for each other."""
-    with contextlib.ExitStack() as stack:
-        for night in sorted(nights):
-            run.leases[night] = stack.enter_context(hold(run.root, night_lease(run.survey, night)))
-            stack.callback(run.leases.pop, night)
-        yield
+    nights = sorted(nights)
+    with hold_all(run.root, [night_lease(run.survey, night) for night in nights]) as leases:
+        run.leases.update(zip(nights, leases, strict=True))
+        try:
+            yield
+        finally:
+            for night in nights:
+                del run.leases[night]
 
 
 def settle(

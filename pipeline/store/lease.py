@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,30 +29,43 @@ def night_lease(survey: str, night: int) -> str:
     return f"{survey}-{paths.night_name(night)}"
 
 
-@dataclass
+@dataclass(frozen=True)
 class Lease:
     """A held lock. :meth:`check` is the fence: call it before a commit."""
 
     root: Root
-    relative: str
     name: str
     owner: str = field(default_factory=lambda: uuid.uuid4().hex)
-    _stop: threading.Event = field(default_factory=threading.Event)
-    _thread: threading.Thread | None = None
+
+    @property
+    def path(self) -> Path:
+        """The file that is the lock."""
+        return self.root.path(paths.lease_file(self.name))
+
+    def is_ours(self) -> bool:
+        """Tell whether no other run has taken this lease over."""
+        holder = _read(self.path)
+        return holder is not None and holder.get("owner") == self.owner
 
     def check(self) -> None:
         """Raise :class:`LeaseError` if another run has taken this lease over."""
-        holder = _read(self.root.path(self.relative))
-        if holder is None or holder.get("owner") != self.owner:
+        if not self.is_ours():
             raise LeaseError(f"{self.name}: the lock was taken over by another run", mend="run again")
 
-    def _renew(self) -> None:
-        while not self._stop.wait(RENEW_SEC):
-            holder = _read(self.root.path(self.relative))
-            if holder is None or holder.get("owner") != self.owner:
-                return  # taken over: check() will tell
-            with contextlib.suppress(OSError):  # the disk may be full for a while; the next try comes before expiry
-                self.root.write_text(self.relative, json.dumps(_record(self.owner)))
+
+def _renew(held: list[Lease], stop: threading.Event) -> None:
+    while not stop.wait(RENEW_SEC):
+        for lease in tuple(held):
+            # One that was taken over is let go: check() will tell. The disk may be full for a while: the next try
+            # comes before expiry.
+            with contextlib.suppress(OSError):
+                if lease.is_ours():
+                    draft = temporary_name(lease.path)
+                    try:
+                        draft.write_text(json.dumps(_record(lease.owner)))
+                        draft.replace(lease.path)
+                    finally:
+                        draft.unlink(missing_ok=True)
 
 
 def _record(owner: str) -> dict[str, object]:
@@ -95,44 +108,55 @@ def _is_stale(record: dict[str, object], path: Path) -> bool:
 
 @contextlib.contextmanager
 def hold(root: Root, name: str) -> Iterator[Lease]:
-    """Hold a lease while the block runs.
+    """Hold one lease while the block runs; see :func:`hold_all`."""
+    with hold_all(root, [name]) as (lease,):
+        yield lease
+
+
+@contextlib.contextmanager
+def hold_all(root: Root, names: Iterable[str]) -> Iterator[list[Lease]]:
+    """Hold leases while the block runs, renewed by one thread.
 
     Parameters
     ----------
     root : Root
         The archive.
-    name : str
-        What is locked: ``ztf-night=20181129``, or a run's staging.
+    names : iterable of str
+        What is locked: ``ztf-night=20181129``, or a run's staging. They are taken in this order; none is waited for.
 
     Raises
     ------
     LeaseError
-        Another run holds it.
+        Another run holds one; those taken so far are given back.
     StoreError
-        The lock cannot be written.
+        A lock cannot be written.
     """
-    relative = paths.lease_file(name)
-    lease = Lease(root, relative, name)
-    path = root.path(relative)
+    held: list[Lease] = []
+    stop = threading.Event()
+    thread = threading.Thread(target=_renew, args=(held, stop), name="leases", daemon=True)
+    thread.start()
     try:
-        _acquire(path, lease)
-    except OSError as error:
-        raise StoreError(
-            f"the lock {name} cannot be written: {error.strerror or error}", mend="free some space, or mend its rights"
-        ) from error
-    lease._thread = threading.Thread(target=lease._renew, name=f"lease {lease.name}", daemon=True)
-    lease._thread.start()
-    try:
-        yield lease
+        for name in names:
+            lease = Lease(root, name)
+            try:
+                _acquire(lease)
+            except OSError as error:
+                raise StoreError(
+                    f"the lock {name} cannot be written: {error.strerror or error}",
+                    mend="free some space, or mend its rights",
+                ) from error
+            held.append(lease)
+        yield list(held)
     finally:
-        lease._stop.set()
-        lease._thread.join()
-        holder = _read(path)
-        if holder is not None and holder.get("owner") == lease.owner:
-            root.remove(relative)
+        stop.set()
+        thread.join()
+        for lease in held:
+            if lease.is_ours():
+                root.remove(paths.lease_file(lease.name))
 
 
-def _acquire(path: Path, lease: Lease) -> None:
+def _acquire(lease: Lease) -> None:
+    path = lease.path
     for _ in range(_TRIES):
         # The record is complete before it gets its name; link() fails if the name is taken.
         draft = temporary_name(path)
