@@ -492,3 +492,12 @@ def test_any_error_of_the_disk_is_one_line_on_the_command_line(
 def test_a_section_given_as_a_value_is_told() -> None:
     with pytest.raises(InputError, match="setting part"):
         configuration.load({"part": 5, "part.max_alerts": 7}, environment={})
+
+
+def test_a_ledger_stays_small_and_the_footers_hold_the_content_hashes(tmp_path: Path) -> None:
+    run(tmp_path / "d", ztf.night_tar(tmp_path / "a.tar", [BASE + i for i in range(8)]), **{"part.max_alerts": 1})
+    ledger = ledger_of(tmp_path / "d")
+    assert len(json.dumps(ledger["parts"])) < 3000 * len(ledger["parts"])
+    for file in ledger["parts"][0]["files"].values():
+        footer = pq.read_metadata(tmp_path / "d" / file["path"]).metadata
+        assert "alert_id" in json.loads(footer[b"alertmill.content"])
