@@ -14,6 +14,8 @@ from pipeline.errors import InputError
 
 FILE_NAME = "alertmill.toml"
 ENVIRONMENT_PREFIX = "ALERTMILL_"
+_NOT_SETTINGS = ("ALERTMILL_TEST_", "ALERTMILL_BENCH_", "ALERTMILL_FUZZ_")
+"""Variables that tests and benchmarks read."""
 _STRICT = ConfigDict(extra="forbid", frozen=True)
 
 
@@ -139,9 +141,14 @@ def _from_environment(environment: Mapping[str, str] | None) -> dict[str, Any]:
     for variable, text in sorted(variables.items()):
         if not variable.upper().startswith(ENVIRONMENT_PREFIX):
             continue
+        if variable.upper().startswith(_NOT_SETTINGS):
+            continue
         name = variable[len(ENVIRONMENT_PREFIX) :].lower().replace("__", ".")
-        if name in known:
-            values[name] = [piece for piece in text.split(",") if piece] if isinstance(known[name], tuple) else text
+        if name not in known:
+            raise InputError(
+                f"environment variable {variable} names no setting", mend=f"known settings: {', '.join(sorted(known))}"
+            )
+        values[name] = [piece for piece in text.split(",") if piece] if isinstance(known[name], tuple) else text
     return values
 
 
