@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from pipeline import avro
 from pipeline.avro import Datum, Fault
-from pipeline.dumps import Reader, SchemaResolver, Segment, Source, Tally, datums, tables
+from pipeline.dumps import Reader, SchemaResolver, Segment, Source, TableBatch, Tally, datums, tables
 from pipeline.stages.accept import Arrivals
 from pipeline.surveys.base import Survey
 
@@ -129,22 +129,40 @@ def _decoded(items: Sequence[tuple[str | None, Datum | Fault]], first: int, surv
 
 
 def _from_tables(segment: Segment, survey: Survey, tally: Tally) -> Iterator[Batch]:
-    first = 0
+    """Stream rows of tables; small files are gathered, since what a batch costs hardly depends on its rows."""
+    first, pending, size = 0, [], 0
     for batch in tables(segment, survey.superset, survey.cutout_columns, tally, batch_rows=BATCH_PACKETS):
-        raw = batch.decoded.raw
-        n = raw.num_rows
-        length = raw.nbytes + batch.decoded.cutouts.nbytes
-        provenance = pa.table(
-            {
-                "member": pa.repeat(pa.scalar(batch.member, pa.string()), n),
-                "offset": pa.array(np.arange(n, dtype=np.int64) + batch.first_row),
-                "length": pa.array(np.zeros(n, dtype=np.int64)),
-                "body_sha256": pa.array(batch.sha256, pa.binary(32)),
-                "writer_schema_id": pa.repeat(pa.scalar(batch.schema_id, pa.string()), n),
-            }
-        )
-        position = np.arange(n, dtype=np.int64) + first
-        arrivals = Arrivals(raw, batch.decoded.cutouts, provenance, position, None)
-        lengths = np.full(n, length // max(n, 1), dtype=np.int64)
-        yield Batch(lengths, batch.decoded.points, arrivals, [], [])
-        first += n
+        pending.append(batch)
+        size += batch.decoded.raw.num_rows
+        if size >= BATCH_PACKETS:
+            yield _gathered(pending, first)
+            first, pending, size = first + size, [], 0
+    if pending:
+        yield _gathered(pending, first)
+
+
+def _gathered(batches: Sequence[TableBatch], first: int) -> Batch:
+    raw = pa.concat_tables([batch.decoded.raw for batch in batches]).combine_chunks()
+    cutouts = pa.concat_tables([batch.decoded.cutouts for batch in batches]).combine_chunks()
+    provenance = pa.concat_tables([_table_provenance(batch) for batch in batches])
+    position = np.arange(raw.num_rows, dtype=np.int64) + first
+    lengths = []
+    for batch in batches:
+        rows = batch.decoded.raw.num_rows
+        length = batch.decoded.raw.nbytes + batch.decoded.cutouts.nbytes
+        lengths.append(np.full(rows, length // max(rows, 1), dtype=np.int64))
+    points = np.concatenate([batch.decoded.points for batch in batches])
+    return Batch(np.concatenate(lengths), points, Arrivals(raw, cutouts, provenance, position, None), [], [])
+
+
+def _table_provenance(batch: TableBatch) -> pa.Table:
+    n = batch.decoded.raw.num_rows
+    return pa.table(
+        {
+            "member": pa.repeat(pa.scalar(batch.member, pa.string()), n),
+            "offset": pa.array(np.arange(n, dtype=np.int64) + batch.first_row),
+            "length": pa.array(np.zeros(n, dtype=np.int64)),
+            "body_sha256": pa.array(batch.sha256, pa.binary(32)),
+            "writer_schema_id": pa.repeat(pa.scalar(batch.schema_id, pa.string()), n),
+        }
+    )
