@@ -115,7 +115,7 @@ def source_number(source_name: str) -> int:
 
 def part_name(source_name: str, segment: int, index: int) -> str:
     """Return the name of a part: a pure function of its source's name and its place in it."""
-    return f"part-{source_digest(source_name)}-{segment:05d}-{index:03d}"
+    return f"part-{source_digest(source_name)}-{segment:05d}-{index:05d}"
 
 
 def part_file(name: str, sha256: str) -> str:
