@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 from pipeline.avro.rows import VERSION_FIELD, Decoded, added_json, cutout_schema, points_of, raw_schema
 from pipeline.avro.schema import UNKNOWN_VERSION
 from pipeline.dumps.cutting import Segment, Tally
+from pipeline.dumps.digests import row_digests
 from pipeline.dumps.sources import printable
 from pipeline.errors import SourceError
-from pipeline.schema import content_hash
 from pipeline.surveys.superset import unheld, widen
 
 BATCH_ROWS = 500
@@ -126,19 +126,7 @@ class _Mapping:
         cutouts = cutout_schema(self.superset, self.cutout_columns)
         whole = pa.table([columns[name] for name in raw.names], schema=raw)
         stamps = pa.table([columns[name] for name in cutouts.names], schema=cutouts)
-        return Decoded(whole, stamps, points_of(whole), np.arange(table.num_rows), []), _digests(table)
-
-
-def _digests(table: pa.Table) -> list[bytes]:
-    """Return for each row the sha256 of its names and values, whatever the batch it came in."""
-    out = []
-    for row in range(table.num_rows):
-        one = table.slice(row, 1)
-        digest = hashlib.sha256()
-        for name in sorted(one.column_names):
-            digest.update(f"{name}={content_hash(one.column(name))}\n".encode())
-        out.append(digest.digest())
-    return out
+        return Decoded(whole, stamps, points_of(whole), np.arange(table.num_rows), []), row_digests(table)
 
 
 def _simple(dtype: pa.DataType) -> pa.DataType:
