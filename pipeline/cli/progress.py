@@ -31,13 +31,15 @@ _NIGHTS_TOLD = 12
 
 
 class _Bars:
-    """One bar a stage."""
+    """One bar a stage; nothing is drawn before the first."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._tasks: dict[str, Any] = {}
 
     def stage(self, name: str, total: int) -> None:
+        if not self._tasks:
+            self._progress.start()
         self._tasks[name] = self._progress.add_task(name, total=total)
 
     def advance(self, name: str) -> None:
@@ -45,6 +47,10 @@ class _Bars:
 
     def note(self, message: str) -> None:
         self._progress.console.print(f"note: {message}", highlight=False, markup=False)
+
+    def stop(self) -> None:
+        if self._tasks:
+            self._progress.stop()
 
 
 @contextlib.contextmanager
@@ -54,8 +60,11 @@ def observer(*, quiet: bool) -> Iterator[Any]:
         yield Silent()
         return
     columns = (TextColumn("{task.description:<20}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        yield _Bars(progress)
+    bars = _Bars(Progress(*columns, console=Console(stderr=True)))
+    try:
+        yield bars
+    finally:
+        bars.stop()
 
 
 def print_outcome(run: Run, outcome: Outcome) -> None:
@@ -65,7 +74,8 @@ def print_outcome(run: Run, outcome: Outcome) -> None:
         console.print("no packets in the input: nothing to do")
         return
     if outcome.is_up_to_date:
-        nights = ", ".join(paths.night_name(night).removeprefix("night=") for night in outcome.ledgers)
+        names = [paths.night_name(night).removeprefix("night=") for night in outcome.ledgers]
+        nights = ", ".join(names) if len(names) <= _NIGHTS_TOLD else f"{len(names)} nights"
         console.print(f"{run.survey} {nights}: finished already, nothing written (--force does it again)")
         return
     console.print(ledger_table(run.survey, list(outcome.ledgers.values())))
