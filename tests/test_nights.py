@@ -96,6 +96,30 @@ def test_parts_end_where_the_source_says_and_not_where_batches_or_refused_packet
     assert ledger["counts"]["rejected"] == 1
 
 
+def test_a_part_also_ends_at_bytes_and_at_light_curve_points(tmp_path: Path) -> None:
+    """Points: the trigger and every row of the packet's lists."""
+    made = []
+    for i in range(12):
+        packet = ztf.record(BASE + i)
+        point = {name: packet["candidate"][name] for name in ("fid", "pid", "diffmaglim", "programid")}
+        point.update(dict.fromkeys(("candid", "isdiffpos", "ra", "dec", "magpsf", "sigmapsf", "ranr", "decnr")))
+        packet["prv_candidates"] = [{**point, "jd": ztf.NIGHT_JD - 1 - k, "rbversion": "t"} for k in range(4)]
+        made.append((f"{BASE + i}.avro", ztf.packet_bytes(packet)))
+    dump = ztf.write_tar(tmp_path / "a.tar.gz", made, "w:gz")
+    rows = {
+        limit: [
+            part["rows"] for part in run(tmp_path / limit, dump, **{f"part.{limit}": value}).ledgers[NIGHT]["parts"]
+        ]
+        for limit, value in (("max_points", 20), ("max_bytes", 5_000), ("max_alerts", 7))
+    }
+    assert rows["max_points"] == [4, 4, 4]
+    assert rows["max_alerts"] == [7, 5]
+    first = pq.read_table(next((tmp_path / "max_bytes/ztf/provenance").rglob("*.parquet")))
+    length = first.column("length")[0].as_py()
+    assert rows["max_bytes"][0] == -(-5_000 // length)
+    assert sum(rows["max_bytes"]) == 12
+
+
 def test_packets_of_other_nights_are_counted_and_kept(tmp_path: Path) -> None:
     members = [(f"{BASE + i}.avro", ztf.packet_bytes(ztf.record(BASE + i))) for i in range(4)]
     late = ztf.packet_bytes(ztf.record(BASE + 9, jd=ztf.NIGHT_JD + 1, nid=698))
