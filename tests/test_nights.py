@@ -352,6 +352,17 @@ def test_raw_and_provenance_lead_back_to_the_dump(tmp_path: Path) -> None:
     assert hashlib.sha256(body).digest() == rows[1]["body_sha256"]
 
 
+def test_forced_points_that_are_no_measurement_are_noted_by_reason(tmp_path: Path) -> None:
+    packet = ztf.record(BASE)
+    (kind,) = [f["type"] for f in ztf.known_schemas("ztf")["4.02"]["fields"] if f["name"] == "fp_hists"]
+    point = ztf.blank(kind[1]["items"]) | {"jd": ztf.NIGHT_JD - 1, "fid": 1, "pid": 5, "procstatus": "57"}
+    packet["fp_hists"] = [point, {**point, "jd": ztf.NIGHT_JD - 2, "procstatus": "0", "forcediffimflux": -99999.0}]
+    dump = ztf.write_tar(tmp_path / "a.tar", [("1.avro", ztf.packet_bytes(packet))])
+    notes = run(tmp_path / "d", dump).ledgers[NIGHT]["notes"]
+    assert sum(count for name, count in notes.items() if name.startswith("forced_photometry_")) == 2
+    assert notes["forced_photometry_failed_status"] == 1
+
+
 def test_exposures_count_the_alerts_of_each(tmp_path: Path) -> None:
     run(tmp_path / "d", ztf.night_tar(tmp_path / "a.tar", [BASE + i for i in range(7)], fwhm=2.0))
     (path,) = (tmp_path / "d/ztf/exposures").rglob("*.parquet")

@@ -217,7 +217,8 @@ class SegmentWriter:
 
     def _note(self, night: int, raw: pa.Table, alerts: pa.Table) -> None:
         notes = self._notes.setdefault(night, Counter())
-        notes.update(self.survey.forced_losses(raw))
+        losses = self.survey.forced_losses(raw).items()
+        notes.update({f"forced_photometry_{reason.replace(' ', '_')}": count for reason, count in losses})
         differs = int(np.count_nonzero(self.survey.night_disagreement(raw, alerts)))
         notes.update({"night_disagreement": differs} if differs else {})
 
