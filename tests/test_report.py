@@ -358,6 +358,8 @@ def test_the_page_says_what_the_ledger_says(page: Path) -> None:
     assert "streaks s1: 5 alerts, score 0.90" in re.sub(r"\s+", " ", got.text)
     assert "difference magnitude (AB mag)" in got.text
     assert "erg s⁻¹" in got.text
+    assert "no match" in got.text
+    assert "none consulted" not in got.text
 
 
 def test_figures_stand_beside_the_page(page: Path) -> None:
@@ -435,6 +437,8 @@ def test_a_night_without_enrichment_stamps_or_exposures(folder: Path, tmp_path: 
     assert "No night module found a link" in got.text
     assert "needs the distance of a matched galaxy" in got.text
     assert "holds no timing" in got.text
+    assert "none consulted" in got.text
+    assert "no match" not in got.text, "a catalog that was not consulted is not one without a match"
 
 
 def test_counts_equal_a_plain_count(folder: Path) -> None:
