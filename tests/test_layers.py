@@ -30,7 +30,7 @@ THIRD_PARTY = {
     3: {"fastavro", "cramjam", "zstandard", "scipy", "xgboost", "light_curve"},
     4: {"coniferest", "sqlglot", "zlib_ng"},
     5: set(),
-    6: {"fsspec", "s3fs", "zlib_ng", "astroquery", "httpx", "pydantic", "psutil", "lsst"},
+    6: {"fsspec", "s3fs", "isal", "astroquery", "httpx", "pydantic", "psutil", "lsst"},
     7: {"dask", "distributed", "fastapi", "matplotlib", "jinja2", "markupsafe", "pandas", "polars", "duckdb"},
     7.5: {"prefect"},
     8: {"click", "rich"},

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from zlib_ng import zlib_ng
+from isal import isal_zlib
 
 from pipeline.avro.container import MAGIC, FrameError, HeaderCache, is_wire
 from pipeline.dumps.inflate import ZLIB_ERROR
@@ -213,7 +213,7 @@ def _kind(head: bytes, path: Path) -> str:
         return "parquet"
     if head[:2] == b"\x1f\x8b":
         try:
-            inner = zlib_ng.decompressobj(31).decompress(head, BLOCK)
+            inner = isal_zlib.decompressobj(31).decompress(head, BLOCK)
         except ZLIB_ERROR as error:
             raise InputError(f"input {path} is a damaged gzip file ({error})", mend="fetch it again") from None
         if _is_tar(inner, path) or (len(inner) < BLOCK and _is_called_tar(path)):
