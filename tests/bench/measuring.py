@@ -9,7 +9,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ ALERTS = int(os.environ.get("ALERTMILL_BENCH_ALERTS", "20000"))
 ROUNDS = int(os.environ.get("ALERTMILL_BENCH_ROUNDS", "3"))
 JSON = os.environ.get("ALERTMILL_BENCH_JSON")
 _SAMPLE_SEC = 0.1
+_LEAST_MEASURED_SEC = 0.2
 _NIGHT = 20240212
 
 
@@ -105,8 +107,33 @@ def cpu_seconds(call: Callable[[], Any]) -> float:
     return time.process_time() - started
 
 
+def steady_cpu_seconds(call: Callable[[], Any]) -> float:
+    """CPU seconds of a call that may be short: the mean over as many as fill a fifth of a second."""
+    spent, calls = 0.0, 0
+    while spent < _LEAST_MEASURED_SEC:
+        spent += cpu_seconds(call)
+        calls += 1
+    return spent / calls
+
+
+@contextmanager
+def pinned(core: int = 0) -> Iterator[None]:
+    """Keep this thread, and threads and processes it starts, on one of the cores it may use."""
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, [sorted(allowed)[core]])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
 def median(values: Sequence[float]) -> float:
     return statistics.median(values)
+
+
+def median_ratio(above: Sequence[float], below: Sequence[float]) -> float:
+    """Median over the rounds of one quantity over another, both of the same round."""
+    return median([a / b for a, b in zip(above, below, strict=True)])
 
 
 @dataclass
@@ -117,11 +144,37 @@ class Board:
     values: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     load: list[float] = field(default_factory=list)
+    missed: list[str] = field(default_factory=list)
 
     def add(self, key: str, told: str, value: float, unit: str, note: str = "") -> None:
         self.values[key] = value
         digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2
         self.rows.append((told, f"{value:,.{digits}f} {unit}", note))
+
+    def bar(
+        self,
+        key: str,
+        told: str,
+        value: float,
+        unit: str,
+        *,
+        at_least: float | None = None,
+        at_most: float | None = None,
+        note: str = "",
+    ) -> None:
+        """Add a value that has a bar; :meth:`judge` fails where it was missed, once everything stands on the board."""
+        is_missed = (at_least is not None and value < at_least) or (at_most is not None and value > at_most)
+        wanted = [f"at least {at_least:g}"] if at_least is not None else []
+        wanted += [f"at most {at_most:g}"] if at_most is not None else []
+        words = f"bar {', '.join(wanted)}{': bar missed' if is_missed else ''}"
+        self.add(key, told, value, unit, f"{words}; {note}" if note else words)
+        if is_missed:
+            self.missed.append(f"{key} = {value:.4g} {unit}, bar {', '.join(wanted)}")
+
+    def judge(self) -> None:
+        """Fail with all bars missed since it was asked last."""
+        missed, self.missed = self.missed, []
+        assert not missed, "bars missed:\n" + "\n".join(missed)
 
     def head(self, title: str) -> None:
         self.load.append(os.getloadavg()[0])

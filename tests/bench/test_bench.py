@@ -16,17 +16,13 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
 from measuring import ALERTS, ROUNDS, Board, Measured, Sky, alertmill, cpu_seconds, interleaved, median, simulate
 from peer_ingest import ingest
+from tasks import decoded, prepared
 
-from pipeline import config as configuration
 from pipeline.avro.container import HeaderCache
-from pipeline.config import PartLimits
-from pipeline.dumps import Segment, list_sources, segments
-from pipeline.nights.decode import DecodeJob, decode_segment
-from pipeline.nights.run import Run, prepare
+from pipeline.dumps import list_sources, segments
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(3600)]
 
@@ -40,30 +36,6 @@ PEER_PUBLISHED = (
     "those received, 25.0 of those that pass its cut and are processed (one core of a machine of this kind; its whole "
     "set of science modules, which is larger than ours)."
 )
-
-
-def prepared(root: Path, dump: Path, survey: str = "ztf") -> Run:
-    settings = {"root": str(root), "survey": survey, "report": False, "execution.mode": "serial"}
-    return prepare(configuration.load(settings, environment={})[0], [str(dump)])
-
-
-def job_of(run: Run, segment: Segment) -> DecodeJob:
-    return DecodeJob(run.root, run.staging, run.survey, segment, None, None, PartLimits(), None)
-
-
-def decoded(run: Run, found: list[Segment]) -> dict[str, int]:
-    """Decode segments anew; return packets and parts."""
-    shutil.rmtree(run.root.path(run.staging), ignore_errors=True)
-    receipts = [decode_segment(job_of(run, segment)) for segment in found]
-    return {"packets": sum(r["packets"] for r in receipts), "parts": sum(len(r["parts"]) for r in receipts)}
-
-
-@pytest.fixture
-def one_arrow_thread() -> Any:
-    before = pa.cpu_count()
-    pa.set_cpu_count(1)
-    yield
-    pa.set_cpu_count(before)
 
 
 # ------------------------------------------------------------------------------------------ end to end

@@ -1,0 +1,151 @@
+"""Those who decode the same packets: ours, fastavro, and Arrow's Avro reader in two libraries on a joint container."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import fastavro
+import pyarrow as pa
+from corpora import Corpus
+from reframing import by_datafusion, by_polars, reframe, resolvable
+
+from pipeline import avro
+from pipeline.avro.container import Datum, HeaderCache
+from pipeline.avro.rows import Decoded
+from pipeline.dumps import Reader, datums, list_sources, segments
+from pipeline.schema import content_hashes
+from pipeline.surveys import get as get_survey
+from pipeline.surveys.superset import widen
+
+BATCH_PACKETS = 256
+
+
+def ours_from_tar(path: Path, survey: str) -> list[Decoded]:
+    """Decode an archive on tmpfs, headers included, with what the decode task uses."""
+    (source,) = list_sources([str(path)])
+    reader = Reader()
+    pending: list[Datum] = []
+    out = []
+    for segment in segments(source):
+        for _, item in datums(segment, reader):
+            assert isinstance(item, Datum)
+            pending.append(item)
+            if len(pending) == BATCH_PACKETS:
+                out.append(ours_from_bodies(pending, survey))
+                pending = []
+    return [*out, ours_from_bodies(pending, survey)] if pending else out
+
+
+def ours_from_bodies(data: list[Datum], survey: str) -> Decoded:
+    """Decode bodies that the caller has taken out of their containers."""
+    found = get_survey(survey)
+    return avro.decode(data, found.superset, found.cutout_columns)
+
+
+def datums_of(corpus: Corpus) -> list[Datum]:
+    """Return the bodies of a corpus with their schema."""
+    schema = HeaderCache().get(corpus.files[0]).schema
+    return [Datum(body, 0, len(body), schema) for body in corpus.bodies]
+
+
+@dataclass
+class Contest:
+    """The contestants for one corpus.
+
+    Attributes
+    ----------
+    calls : dict of str to callable
+        By name; each returns what it decoded.
+    failed : dict of str to str
+        Contestants that cannot take part, and why.
+    kept : int
+        Bytes of our output.
+    """
+
+    corpus: Corpus
+    folder: Path
+
+    def __post_init__(self) -> None:
+        corpus, folder = self.corpus, self.folder
+        tar = corpus.write_tar(folder / "corpus.tar")
+        data = datums_of(corpus)
+        parsed = fastavro.parse_schema(corpus.schema)
+        lean = resolvable(corpus.schema)
+        joined = reframe(corpus.files, corpus.header, lean)
+        path = folder / "joined.avro"
+        path.write_bytes(joined)
+
+        def reader() -> pa.Table:
+            rows = [next(fastavro.reader(io.BytesIO(file))) for file in corpus.files]
+            return pa.Table.from_pylist(rows, schema=corpus.arrow)
+
+        def schemaless() -> pa.Table:
+            rows = [fastavro.schemaless_reader(io.BytesIO(body), parsed) for body in corpus.bodies]
+            return pa.Table.from_pylist(rows, schema=corpus.arrow)
+
+        def through_file() -> pa.Table:
+            path.write_bytes(reframe(corpus.files, corpus.header, lean))
+            return by_datafusion(path)
+
+        self.calls: dict[str, Callable[[], object]] = {
+            "ours, tar": lambda: ours_from_tar(tar, corpus.survey),
+            "ours, bodies": lambda: ours_from_bodies(data, corpus.survey),
+            "fastavro.reader": reader,
+            "fastavro schemaless": schemaless,
+            "re-framing alone": lambda: reframe(corpus.files, corpus.header, lean),
+            "polars-avro": lambda: by_polars(joined),
+            "polars-avro, re-framed": lambda: by_polars(reframe(corpus.files, corpus.header, lean)),
+            "datafusion": lambda: by_datafusion(path),
+            "datafusion, re-framed": through_file,
+        }
+        self.failed: dict[str, str] = {}
+        self.kept = 0
+
+    def check(self) -> None:
+        """Run every contestant once; whoever does not give fastavro's table, value for value, is out."""
+        reader = self.calls["fastavro.reader"]()
+        assert isinstance(reader, pa.Table)
+        truth = content_hashes(reader)
+        for name, call in list(self.calls.items()):
+            try:
+                made = call()
+            except Exception as error:  # whatever a library raises: it cannot read this
+                self._out(name, " ".join(str(error).split())[:100])
+                continue
+            if isinstance(made, list):
+                self.kept = sum(one.raw.nbytes + one.cutouts.nbytes for one in made)
+                _check_ours(made, reader)
+            elif isinstance(made, Decoded):
+                _check_ours([made], reader)
+            elif isinstance(made, pa.Table):
+                differs = _differs(made, truth, self.corpus.arrow)
+                if differs:
+                    self._out(name, f"other values in {', '.join(differs)}"[:100])
+
+    def _out(self, name: str, reason: str) -> None:
+        assert not name.startswith(("ours", "fastavro")), f"{name}: {reason}"
+        self.failed[name] = reason
+        del self.calls[name]
+
+
+def _differs(made: pa.Table, truth: dict[str, str], schema: pa.Schema) -> list[str]:
+    if missing := [name for name in schema.names if name not in made.column_names]:
+        return missing
+    hashes = content_hashes(made.select(schema.names).cast(schema))
+    return [name for name in truth if hashes[name] != truth[name]]
+
+
+def _check_ours(made: list[Decoded], truth: pa.Table) -> None:
+    """Compare our columns, which are those of all versions, with fastavro's widened to the same types."""
+    assert not any(one.faults for one in made)
+    for part in ("raw", "cutouts"):
+        ours = pa.concat_tables([getattr(one, part) for one in made])
+        names = [name for name in ours.column_names if name in truth.column_names]
+        wide = {n: pa.chunked_array([widen(c, ours.schema.field(n).type) for c in truth[n].chunks]) for n in names}
+        expected = pa.table(wide, schema=pa.schema([ours.schema.field(name) for name in names]))
+        assert content_hashes(ours.select(names)) == content_hashes(expected)
+        added = [name for name in ours.column_names if name not in names and name != "schema_version"]
+        assert all(ours[name].null_count == ours.num_rows for name in added)
