@@ -8,7 +8,6 @@ of either; a null light curve counts as an empty one. NaN stands for null in flo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -17,12 +16,18 @@ import pyarrow.compute as pc
 from numba import njit
 from numpy.typing import NDArray
 
-Float = NDArray[np.float64]
-Int = NDArray[np.int64]
-Bool = NDArray[np.bool_]
-
-MISSING = np.iinfo(np.int64).min
-"""Stands for null in the int64 arrays of this module; never written."""
+from pipeline.points import MISSING as MISSING
+from pipeline.points import Bool as Bool
+from pipeline.points import Float as Float
+from pipeline.points import Int as Int
+from pipeline.points import Order as Order
+from pipeline.points import Points as Points
+from pipeline.points import concatenate as concatenate
+from pipeline.points import empty_points as empty_points
+from pipeline.points import in_time_order as in_time_order
+from pipeline.points import is_usable as is_usable
+from pipeline.points import time_order as time_order
+from pipeline.points import to_struct as to_struct
 
 _JIT: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
 
@@ -48,10 +53,16 @@ def list_rows(lists: pa.ChunkedArray | pa.Array) -> tuple[Int, pa.Array]:
         Offsets, int64 (n+1,), from 0; the m elements, of the lists' value type.
     """
     array = _one_array(lists)
-    lengths = pc.list_value_length(array).fill_null(0).to_numpy(zero_copy_only=False)
-    offsets = np.zeros(len(array) + 1, dtype=np.int64)
-    np.cumsum(lengths, out=offsets[1:])
-    return offsets, array.flatten()
+    ends = array.offsets.to_numpy().astype(np.int64)
+    first, last = int(ends[0]), int(ends[-1])
+    ends -= first
+    if array.null_count:
+        lengths = np.diff(ends)
+        is_null = array.is_null().to_numpy(zero_copy_only=False)
+        if lengths[is_null].any():  # elements that no list shows: the others have to be brought together
+            np.cumsum(np.where(is_null, 0, lengths), out=ends[1:])
+            return ends, array.flatten()
+    return ends, array.values.slice(first, last - first)
 
 
 def row_of_point(offsets: Int) -> Int:
@@ -92,76 +103,6 @@ def offsets(light_curve: pa.ChunkedArray | pa.Array) -> Int:
 def elements(light_curve: pa.ChunkedArray | pa.Array, field: str) -> pa.Array:
     """Return the m elements of one field of a light-curve column, in the order of :func:`offsets`."""
     return list_rows(pc.struct_field(_one_array(light_curve), field))[1]
-
-
-# ----------------------------------------------------------------------------------------------- writing
-@dataclass(frozen=True)
-class Points:
-    """Measurements (or, with flux as limit, non-detections) of many alerts, flat; every array has shape (m,).
-
-    ``row`` is the alert, ``band`` a place in the survey's bands; ``exposure`` and ``reference`` may be
-    :data:`MISSING`, fluxes and errors NaN. Units: TAI days and nJy.
-    """
-
-    row: Int
-    mjd: Float
-    band: NDArray[np.int8]
-    exposure: Int
-    flux_njy: Float
-    flux_err_njy: Float
-    total_flux_njy: Float
-    total_flux_err_njy: Float
-    reference: Int
-    is_forced: Bool
-
-    def where(self, keep: Bool | Int) -> Points:
-        """Return the points that a mask keeps, or an index array takes."""
-        return Points(**{field.name: getattr(self, field.name)[keep] for field in fields(self)})
-
-
-def concatenate(parts: Sequence[Points]) -> Points:
-    """Return the points of all parts, in that order."""
-    return Points(**{f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Points)})
-
-
-def in_time_order(points: Points) -> Points:
-    """Sort by (row, mjd, is_forced, exposure); equal ones keep their order."""
-    return points.where(np.lexsort((points.exposure, points.is_forced, points.mjd, points.row)))
-
-
-def to_struct(points: Points, n_rows: int, bands: Sequence[str], dtype: pa.StructType) -> pa.StructArray:
-    """Write points as struct-of-lists.
-
-    Parameters
-    ----------
-    points : Points
-        Sorted by row.
-    n_rows : int
-        Number of alerts; one without points gets empty lists.
-    bands : sequence of str
-        The survey's bands.
-    dtype : pyarrow.StructType
-        The fields wanted, each a list; a name is an attribute of :class:`Points`, or ``flux_limit_njy`` for the
-        limits.
-
-    Returns
-    -------
-    pyarrow.StructArray, (n_rows,)
-    """
-    ends = np.zeros(n_rows + 1, dtype=np.int32)
-    np.cumsum(np.bincount(points.row, minlength=n_rows), out=ends[1:])
-    shared = pa.array(ends)
-    children = []
-    for field in dtype:
-        values = getattr(points, "flux_njy" if field.name == "flux_limit_njy" else field.name)
-        if field.name == "band":
-            child = pc.take(pa.array(bands, pa.string()), pa.array(values, mask=values < 0))
-        elif values.dtype == np.int64:
-            child = pa.array(values, mask=values == MISSING)
-        else:
-            child = pa.array(values, from_pandas=True)
-        children.append(pa.ListArray.from_arrays(shared, child, type=field.type))
-    return pa.StructArray.from_arrays(children, fields=list(dtype))
 
 
 # ----------------------------------------------------------------------------------------------- selection
@@ -251,6 +192,44 @@ def _primary(ends: Int, exposure: Int, band: NDArray[np.int8], is_forced: Bool) 
 
 
 # ----------------------------------------------------------------------------------------------- reductions
+def count_detections(points: Points, order: Order) -> NDArray[np.int32]:
+    """Return the number of detections per alert, each (exposure, band) once, int32 (n,)."""
+    return _count_detections(order.ends, order.place, points.exposure, points.band, points.is_forced)
+
+
+@njit(**_JIT)
+def _count_detections(ends: Int, place: Int, exposure: Int, band: NDArray[np.int8], is_forced: Bool) -> NDArray:
+    out = np.zeros(len(ends) - 1, dtype=np.int32)
+    for row in range(len(out)):
+        last, is_rising = MISSING, True  # as a rule exposures rise with time, and none stands twice
+        for i in place[ends[row] : ends[row + 1]]:
+            if not is_forced[i]:
+                is_rising &= exposure[i] > last
+                last = exposure[i]
+                out[row] += 1
+        if not is_rising:
+            shown = place[ends[row] : ends[row + 1]]
+            one = np.array([0, len(shown)])
+            out[row] = (_primary(one, exposure[shown], band[shown], is_forced[shown]) & ~is_forced[shown]).sum()
+    return out
+
+
+def first_detection(points: Points, order: Order) -> Float:
+    """Return the time of the earliest detection per alert, TAI days (n,); NaN where there is none."""
+    return _first_detection(order.ends, order.place, points.mjd, points.is_forced)
+
+
+@njit(**_JIT)
+def _first_detection(ends: Int, place: Int, mjd: Float, is_forced: Bool) -> Float:
+    out = np.full(len(ends) - 1, np.nan)
+    for row in range(len(out)):
+        for i in place[ends[row] : ends[row + 1]]:
+            if not is_forced[i]:
+                out[row] = mjd[i]
+                break
+    return out
+
+
 def count(ends: Int, keep: Bool | None = None) -> NDArray[np.int32]:
     """Return the number of points (or of those that ``keep`` marks) per alert, int32 (n,)."""
     if keep is None:

@@ -7,9 +7,11 @@ astropy uses); it is never refreshed from the network, so a run means the same o
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import erfa
 import numpy as np
+from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
 Float = NDArray[np.float64]
@@ -17,10 +19,11 @@ Float = NDArray[np.float64]
 SECONDS_PER_DAY = 86400.0
 MJD_ZERO_JD = 2400000.5
 _MJD_UNIX_EPOCH = 40587
+_JIT: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
 
 
 @cache
-def _leap_seconds() -> tuple[Float, Float]:
+def leap_seconds() -> tuple[Float, Float]:
     """Return (UTC MJD from which it holds, TAI - UTC in seconds), from 1972 on."""
     table = erfa.leap_seconds.get()
     table = table[table["year"] >= 1972]
@@ -31,12 +34,6 @@ def _leap_seconds() -> tuple[Float, Float]:
     start.setflags(write=False)
     offset.setflags(write=False)
     return start, offset
-
-
-def _offset_sec(mjd_utc: Float) -> Float:
-    start, offset = _leap_seconds()
-    place = np.searchsorted(start, mjd_utc, side="right") - 1
-    return np.where(place >= 0, offset[np.maximum(place, 0)], np.nan)
 
 
 def mjd_from_jd(jd: ArrayLike) -> Float:
@@ -58,19 +55,39 @@ def utc_to_tai(mjd_utc: ArrayLike) -> Float:
         TAI, days; NaN before 1972 and where the input is not finite.
     """
     utc = np.asarray(mjd_utc, dtype=np.float64)
-    with np.errstate(invalid="ignore"):
-        day = np.floor(utc)
-        offset = _offset_sec(day)
-        tomorrow = _offset_sec(day + 1.0)
-        stretch = 1.0 + (tomorrow - offset) / SECONDS_PER_DAY
-        tai = day + (utc - day) * stretch + offset / SECONDS_PER_DAY
-    return np.where(np.isfinite(utc), tai, np.nan)
+    return _utc_to_tai(utc.ravel(), *leap_seconds()).reshape(utc.shape)
+
+
+@njit(**_JIT)
+def tai_of_utc(utc: float, start: Float, offset: Float) -> float:
+    """Convert one UTC to TAI, days, with the table of :func:`leap_seconds`: what :func:`utc_to_tai` does to each."""
+    if not np.isfinite(utc):
+        return np.nan
+    day = np.floor(utc)
+    place = len(start) - 1
+    while place >= 0 and start[place] > day:
+        place -= 1
+    if place < 0:
+        return np.nan
+    tomorrow = place
+    if place + 1 < len(start) and start[place + 1] <= day + 1.0:
+        tomorrow += 1
+    stretch = 1.0 + (offset[tomorrow] - offset[place]) / SECONDS_PER_DAY
+    return day + (utc - day) * stretch + offset[place] / SECONDS_PER_DAY
+
+
+@njit(**_JIT)
+def _utc_to_tai(utc: Float, start: Float, offset: Float) -> Float:
+    out = np.empty(len(utc))
+    for i in range(len(utc)):
+        out[i] = tai_of_utc(utc[i], start, offset)
+    return out
 
 
 def tai_to_utc(mjd_tai: ArrayLike) -> Float:
     """Convert TAI to UTC: the inverse of :func:`utc_to_tai`; shape kept, days."""
     tai = np.asarray(mjd_tai, dtype=np.float64)
-    start, offset = _leap_seconds()
+    start, offset = leap_seconds()
     with np.errstate(invalid="ignore"):
         place = np.searchsorted(start + offset / SECONDS_PER_DAY, tai, side="right") - 1
         before = offset[np.maximum(place, 0)]

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 
 LAYERS = {
     "errors": 0,
-    **dict.fromkeys(["schema", "night", "photometry", "healpix", "lightcurve", "paths"], 1),
+    **dict.fromkeys(["schema", "night", "photometry", "healpix", "points", "lightcurve", "paths"], 1),
     **dict.fromkeys(["tables", "surveys"], 2),
     **dict.fromkeys(["avro", "xmatch", "skymap", "features", "classify"], 3),
     **dict.fromkeys(["science", "filters", "simulate"], 4),

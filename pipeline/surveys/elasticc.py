@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from pipeline.lightcurve import MISSING, Bool, Float, Int, Points
 from pipeline.photometry import flux_at_zero_point
 from pipeline.surveys import lsst
-from pipeline.surveys.base import Records, Survey
+from pipeline.surveys.base import Survey
+from pipeline.surveys.lsst_points import BANDS, Dialect
+from pipeline.surveys.records import Records
 
 SNANA_ZERO_POINT_MAG = 27.5
 EXPOSURES_PER_DAY = 10_000
@@ -27,7 +29,7 @@ def exposure_of(records: Records, mjd: Float) -> Int:
     return np.where(known, np.round(np.where(known, mjd, 0.0) * EXPOSURES_PER_DAY).astype(np.int64), MISSING)
 
 
-DIALECT = lsst.Dialect(njy_per_unit=float(flux_at_zero_point(1.0, SNANA_ZERO_POINT_MAG)), exposure=exposure_of)
+DIALECT = Dialect(njy_per_unit=float(flux_at_zero_point(1.0, SNANA_ZERO_POINT_MAG)), exposure=exposure_of)
 
 
 def normalise(raw: pa.Table) -> pa.Table:
@@ -35,7 +37,7 @@ def normalise(raw: pa.Table) -> pa.Table:
     return lsst.normalise_with(raw, DIALECT, _no_more_columns)
 
 
-def _no_more_columns(raw: pa.Table, trigger: Points) -> dict[str, pa.Array | NDArray]:
+def _no_more_columns(packet: Records, trigger: Points) -> dict[str, pa.Array | NDArray]:
     return {}
 
 
@@ -62,7 +64,7 @@ def forced_losses(raw: pa.Table) -> dict[str, int]:
 ELASTICC = tuple(
     Survey(
         name=campaign,
-        bands=lsst.BANDS,
+        bands=BANDS,
         cutout_columns=("cutoutDifference", "cutoutTemplate"),
         alert_id=lsst.alert_id,
         faults=lsst.source_faults,

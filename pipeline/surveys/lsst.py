@@ -12,7 +12,6 @@ since 1970, which no MJD is large enough to be mistaken for.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import reduce
 
 import numpy as np
@@ -21,23 +20,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline import night
-from pipeline.lightcurve import MISSING, Bool, Float, Int, Points, concatenate
+from pipeline.lightcurve import MISSING, Bool, Float, Int, Order, Points, first_detection, is_usable, time_order
 from pipeline.photometry import mag_error_from_flux, mag_from_flux
-from pipeline.surveys.base import (
-    Records,
-    Survey,
-    assemble,
-    first_fault,
-    first_known,
-    labels,
-    nullable,
-    position_faults,
-)
+from pipeline.surveys.base import Survey, assemble, first_fault, first_known, labels, nullable, position_faults
+from pipeline.surveys.lsst_points import BANDS, DETECTORS, Dialect, Part, band_of, exposure_of, measure, mid_tai
+from pipeline.surveys.records import Records
 
-BANDS = ("u", "g", "r", "i", "z", "y")
-_BAND_SPELLINGS = (*BANDS, "Y")
-SAMPLE_CCD_VISIT = 111111
-DETECTORS = 1000  # exposure = visit * DETECTORS + detector
 FIRST_DATED_VISIT = 10**12  # from here on a visit is day_obs * 100000 + sequence number
 LIMIT_SIGMA = 5.0
 MIN_GOOD_SNR = 6.0
@@ -63,165 +51,96 @@ INJECTED_FLAGS = (
     "pixelFlags_injected_template",
     "pixelFlags_injected_templateCenter",
 )
-_LARGEST_MJD = 1.0e8  # a larger number is seconds since 1970
-_TIME_RANGE_MJD = (41683.0, 90000.0)  # 1973 (whole years of leap seconds before) to 2105
-
-
-# ----------------------------------------------------------------------------------------------- one measurement
-@dataclass(frozen=True)
-class Dialect:
-    """What differs between Rubin and the simulations that use its packets.
-
-    Attributes
-    ----------
-    njy_per_unit : float
-        Flux unit of the packets, nJy.
-    exposure : callable
-        ``(records, mjd) -> int64 (m,)``, exposure and detector.
-    """
-
-    njy_per_unit: float
-    exposure: Callable[[Records, Float], Int]
-
-
-def mid_tai(records: Records) -> Float:
-    """Return TAI at mid-visit, MJD (n,); NaN where it is missing or not a time of the survey."""
-    mjd = records.floats("midpointMjdTai", "midPointTai")
-    with np.errstate(invalid="ignore"):
-        mjd = np.where(mjd > _LARGEST_MJD, night.mjd_of_date(19700101) + mjd / night.SECONDS_PER_DAY, mjd)
-        return np.where((mjd >= _TIME_RANGE_MJD[0]) & (mjd <= _TIME_RANGE_MJD[1]), mjd, np.nan)
-
-
-def band_of(records: Records) -> NDArray[np.int8]:
-    """Return the place in :data:`BANDS`, int8 (n,); -1 where unknown. ``Y`` is y."""
-    code = records.codes(_BAND_SPELLINGS, "band", "filterName")
-    return np.where(code == len(BANDS), len(BANDS) - 1, code).astype(np.int8)
-
-
-def exposure_of(records: Records, mjd: Float) -> Int:
-    """Return visit * 1000 + detector; of old packets ``ccdVisitId``; the time is not needed."""
-    visit, detector = records.ids("visit"), records.integers("detector")
-    known = (visit > 0) & (visit < 2**62 // DETECTORS) & (detector >= 0) & (detector < DETECTORS)
-    ccd_visit = records.ids("ccdVisitId")
-    ccd_visit = np.where(ccd_visit == SAMPLE_CCD_VISIT, MISSING, ccd_visit)
-    return np.where(known, np.where(known, visit, 0) * DETECTORS + np.where(known, detector, 0), ccd_visit)
-
-
-def _points(records: Records, row: Int, is_forced: bool, dialect: Dialect) -> Points:
-    mjd = mid_tai(records)
-    error = records.floats("psfFluxErr", "psFluxErr") * dialect.njy_per_unit
-    total_error = records.floats("scienceFluxErr", "totFluxErr") * dialect.njy_per_unit
-    return Points(
-        row=row,
-        mjd=mjd,
-        band=band_of(records),
-        exposure=dialect.exposure(records, mjd),
-        flux_njy=records.floats("psfFlux", "psFlux") * dialect.njy_per_unit,
-        flux_err_njy=np.where(error > 0.0, error, np.nan),
-        total_flux_njy=records.floats("scienceFlux", "totFlux") * dialect.njy_per_unit,
-        total_flux_err_njy=np.where(total_error > 0.0, total_error, np.nan),
-        reference=np.full(len(row), MISSING),
-        is_forced=np.full(len(row), is_forced),
-    )
-
-
-def _limits(raw: pa.Table, dialect: Dialect) -> Points:
-    """Return the upper limits: ``prvDiaNondetectionLimits``, which only packets up to 7.4 have room for."""
-    row, records = Records(raw).records("prvDiaNondetectionLimits")
-    limits = _points(records, row, False, dialect)
-    noise = records.floats("diaNoise") * dialect.njy_per_unit
-    limits.flux_njy[:] = np.where(noise > 0.0, LIMIT_SIGMA * noise, np.nan)
-    return limits.where(_usable(limits))
 
 
 # ----------------------------------------------------------------------------------------------- the light curve
-def _usable(points: Points) -> Bool:
-    return np.isfinite(points.mjd) & np.isfinite(points.flux_njy) & (points.band >= 0)
+def _limits(packet: Records, dialect: Dialect) -> tuple[Points, Order]:
+    """Return the upper limits: ``prvDiaNondetectionLimits``, which only packets up to 7.4 have room for."""
+    row, records = packet.records("prvDiaNondetectionLimits")
+    limits, _ = measure([Part(records, row, False)], dialect)
+    noise = records.floats("diaNoise") * dialect.njy_per_unit
+    limits.flux_njy[:] = np.where(noise > 0.0, LIMIT_SIGMA * noise, np.nan)
+    return limits, time_order(limits, packet.n, is_usable(limits))
 
 
 def _is_withdrawn(records: Records) -> Bool:
     return np.isfinite(records.floats("timeWithdrawnMjdTai"))
 
 
-def source_id(raw: pa.Table) -> Int:
+def source_id(packet: Records) -> Int:
     """Return diaSourceId, int64 (n,), :data:`pipeline.lightcurve.MISSING` where it is missing or 0."""
-    packet = Records(raw)
     return first_known(packet.record("diaSource").ids("diaSourceId"), packet.ids("diaSourceId"))
 
 
-def history(raw: pa.Table, trigger: Points, dialect: Dialect) -> tuple[Points, NDArray[np.int64]]:
-    """Return the measurements (trigger included, once) and the number of earlier sources shipped per row."""
-    row, previous = Records(raw).records("prvDiaSources")
-    forced_row, forced_records = Records(raw).records("prvDiaForcedSources")
-    is_trigger = previous.ids("diaSourceId") == source_id(raw)[row]
-    detections = _points(previous, row, False, dialect)
-    forced = _points(forced_records, forced_row, True, dialect)
-    points = concatenate(
-        [
-            trigger,
-            detections.where(~is_trigger & ~_is_withdrawn(previous) & _usable(detections)),
-            forced.where(~_is_withdrawn(forced_records) & _usable(forced)),
-        ]
-    )
-    return points, np.bincount(row[~is_trigger], minlength=raw.num_rows)
+def history(packet: Records, dialect: Dialect) -> tuple[Points, Order, Int]:
+    """Return the points (triggers first), the measurements among them, and the number of earlier sources per row."""
+    n = packet.n
+    row, previous = packet.records("prvDiaSources")
+    forced_row, forced = packet.records("prvDiaForcedSources")
+    is_trigger = previous.ids("diaSourceId") == source_id(packet)[row]
+    trigger = Part(packet.record("diaSource"), np.arange(n, dtype=np.int64), False)
+    points, keep = measure([trigger, Part(previous, row, False), Part(forced, forced_row, True)], dialect)
+    keep[:n] = True
+    keep[n : n + len(row)] &= ~is_trigger & ~_is_withdrawn(previous)
+    keep[n + len(row) :] &= ~_is_withdrawn(forced)
+    return points, time_order(points, n, keep), np.bincount(row[~is_trigger], minlength=n)
 
 
 def losses(raw: pa.Table, dialect: Dialect) -> dict[str, int]:
     """Return the forced points shipped that are no measurement, by reason."""
-    row, records = Records(raw).records("prvDiaForcedSources")
-    forced = _points(records, row, True, dialect)
-    left = np.ones(len(row), dtype=bool)
-    reasons = {}
-    for reason, failed in (
-        ("withdrawn", _is_withdrawn(records)),
-        ("no flux", np.isnan(forced.flux_njy)),
-        ("no time or band", ~_usable(forced)),
-    ):
-        reasons[reason] = int((left & failed).sum())
-        left &= ~failed
+    reasons = dict.fromkeys(("withdrawn", "no flux", "no time or band"), 0)
+    name = "prvDiaForcedSources"
+    for chunk in raw.select([name] if name in raw.column_names else []).to_batches():
+        row, records = Records(pa.Table.from_batches([chunk])).records(name)
+        forced, usable = measure([Part(records, row, True)], dialect)
+        left = np.ones(len(row), dtype=bool)
+        for reason, failed in (
+            ("withdrawn", _is_withdrawn(records)),
+            ("no flux", np.isnan(forced.flux_njy)),
+            ("no time or band", ~usable),
+        ):
+            reasons[reason] += int(np.count_nonzero(left & failed))
+            left &= ~failed
     return {reason: count for reason, count in reasons.items() if count}
 
 
-def first_detection(raw: pa.Table, points: Points, n_earlier: Int, mjd: Float) -> tuple[Float, Bool]:
+def _first_detection(packet: Records, n_earlier: Int, earliest: Float) -> tuple[Float, Bool]:
     """Return the first detection (TAI) and whether it is only a bound.
 
     It is one where the packet names no first detection and its history is not shown to be whole by ``nDiaSources``:
     histories are cut at 12 months.
     """
-    dia_object = Records(raw).record("diaObject")
+    dia_object = packet.record("diaObject")
     named = dia_object.floats("firstDiaSourceMjdTai")
-    earliest = mjd.copy()
-    detected = ~points.is_forced
-    np.minimum.at(earliest, points.row[detected], points.mjd[detected])
     n_sources = dia_object.integers("nDiaSources")
     is_whole = (n_sources > 0) & (n_earlier + 1 >= n_sources)
     return np.fmin(named, earliest), np.isnan(named) & ~is_whole
 
 
 # ----------------------------------------------------------------------------------------------- the alert
-def object_ids(raw: pa.Table) -> tuple[Int, Int]:
+def object_ids(packet: Records) -> tuple[Int, Int]:
     """Return diaObjectId and ssObjectId, int64 (n,), :data:`pipeline.lightcurve.MISSING` for null and for 0."""
-    packet = Records(raw)
     source = packet.record("diaSource")
     dia_object = first_known(source.ids("diaObjectId"), packet.record("diaObject").ids("diaObjectId"))
     return dia_object, first_known(source.ids("ssObjectId"), packet.record("ssSource").ids("ssObjectId"))
 
 
-def object_key(raw: pa.Table) -> pa.Array:
+def object_key(packet: Records) -> pa.Array:
     """Return what tells objects apart, string (n,): diaObjectId, else ``ss:``ssObjectId, else ``src:``diaSourceId."""
-    dia_object, ss_object = object_ids(raw)
+    dia_object, ss_object = object_ids(packet)
     texts = [
         pc.binary_join_element_wise(prefix, pa.array(ids, mask=ids == MISSING).cast(pa.string()), "")
-        for prefix, ids in (("", dia_object), ("ss:", ss_object), ("src:", source_id(raw)))
+        for prefix, ids in (("", dia_object), ("ss:", ss_object), ("src:", source_id(packet)))
     ]
     return pc.coalesce(*texts)
 
 
 def source_faults(raw: pa.Table) -> pa.Array:
     """Return per row why it cannot be normalised, string (n,); null where it can."""
-    source = Records(raw).record("diaSource")
+    packet = Records(raw)
+    source = packet.record("diaSource")
     tests = [
-        (source_id(raw) == MISSING, "diaSourceId is missing or 0"),
+        (source_id(packet) == MISSING, "diaSourceId is missing or 0"),
         *position_faults(source.floats("ra"), source.floats("dec", "decl")),
         (np.isnan(mid_tai(source)), "diaSource.midpointMjdTai is missing or not a time of the survey"),
         (band_of(source) < 0, "diaSource.band is missing or not one of u, g, r, i, z, y"),
@@ -234,13 +153,13 @@ def any_flag(records: Records, names: tuple[str, ...]) -> pa.Array:
     return reduce(pc.or_kleene, [records.flags(name) for name in names])
 
 
-def source_columns(raw: pa.Table, trigger: Points) -> dict[str, pa.Array | NDArray]:
+def source_columns(packet: Records, trigger: Points) -> dict[str, pa.Array | NDArray]:
     """Return the flat columns that every packet of this form has."""
-    source = Records(raw).record("diaSource")
+    source = packet.record("diaSource")
     flux = trigger.flux_njy
     return {
-        "alert_id": source_id(raw),
-        "object_key": object_key(raw),
+        "alert_id": source_id(packet),
+        "object_key": object_key(packet),
         "ra": source.floats("ra"),
         "dec": source.floats("dec", "decl"),
         "mjd": trigger.mjd,
@@ -256,37 +175,36 @@ def source_columns(raw: pa.Table, trigger: Points) -> dict[str, pa.Array | NDArr
         "total_flux_err_njy": trigger.total_flux_err_njy,
         "total_flux_err_no_reference_njy": trigger.total_flux_err_njy,
         "total_mag": mag_from_flux(trigger.total_flux_njy),
-        "is_public": np.ones(raw.num_rows, dtype=bool),
-        "is_solar_system": object_ids(raw)[1] != MISSING,
+        "is_public": np.ones(packet.n, dtype=bool),
+        "is_solar_system": object_ids(packet)[1] != MISSING,
     }
 
 
 def normalise_with(
-    raw: pa.Table, dialect: Dialect, more: Callable[[pa.Table, Points], dict[str, pa.Array | NDArray]]
+    raw: pa.Table, dialect: Dialect, more: Callable[[Records, Points], dict[str, pa.Array | NDArray]]
 ) -> pa.Table:
     """Return the canonical alerts of packets of this form; ``more`` gives the columns of one survey."""
-    source = Records(raw).record("diaSource")
-    trigger = _points(source, np.arange(raw.num_rows, dtype=np.int64), False, dialect)
-    points, n_earlier = history(raw, trigger, dialect)
-    first, is_bound = first_detection(raw, points, n_earlier, trigger.mjd)
+    packet = Records(raw)
+    points, curve, n_earlier = history(packet, dialect)
+    trigger = points.where(np.arange(packet.n))
+    first, is_bound = _first_detection(packet, n_earlier, first_detection(points, curve))
     columns = {
-        **source_columns(raw, trigger),
+        **source_columns(packet, trigger),
         "first_mjd": first,
         "first_mjd_is_bound": is_bound,
-        **more(raw, trigger),
+        **more(packet, trigger),
     }
-    return assemble(columns, points, _limits(raw, dialect), BANDS)
+    return assemble(columns, (points, curve), _limits(packet, dialect), BANDS)
 
 
-def _rubin_columns(raw: pa.Table, trigger: Points) -> dict[str, pa.Array | NDArray]:
-    packet = Records(raw)
+def _rubin_columns(packet: Records, trigger: Points) -> dict[str, pa.Array | NDArray]:
     source, ss_source = packet.record("diaSource"), packet.record("ssSource")
     name = pc.coalesce(
         ss_source.text("designation"),
         packet.record("mpc_orbits").text("designation"),
         packet.record("MPCORB").text("mpcDesignation"),
     )
-    is_solar_system = pa.array(object_ids(raw)[1] != MISSING)
+    is_solar_system = pa.array(object_ids(packet)[1] != MISSING)
     psf = source.floats("ixxPSF") + source.floats("iyyPSF")
     return {
         "detector": source.integers("detector"),
@@ -311,7 +229,7 @@ def _good_quality(source: Records, trigger: Points) -> pa.Array:
 # ----------------------------------------------------------------------------------------------- the survey
 def alert_id(raw: pa.Table) -> pa.Array:
     """Return diaSourceId, int64 (n,); null where it is missing or 0."""
-    return nullable(source_id(raw))
+    return nullable(source_id(Records(raw)))
 
 
 RUBIN = Dialect(njy_per_unit=1.0, exposure=exposure_of)

@@ -15,30 +15,30 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline import night
-from pipeline.lightcurve import MISSING, Bool, Float, Int, Points, concatenate
-from pipeline.photometry import (
-    add_reference,
-    flux_at_zero_point,
-    flux_error_from_mag,
-    flux_from_mag,
-    mag_from_flux,
+from pipeline.lightcurve import MISSING, Bool, Float, Int, Points, first_detection, time_order
+from pipeline.photometry import mag_from_flux
+from pipeline.surveys.base import Survey, assemble, first_fault, first_known, labels, nullable, position_faults
+from pipeline.surveys.records import Records
+from pipeline.surveys.ztf_points import (
+    DEFAULT_EXPOSURE_SEC,
+    FIRST_NIGHT_MJD,
+    LAST_MJD,
+    detections,
+    detections_and_limits,
+    forced,
+    forced_counts,
+    measure,
+    repeats_trigger,
+    sign_of,
 )
-from pipeline.surveys.base import Records, Survey, assemble, first_fault, first_known, labels, nullable, position_faults
 
 BANDS = ("g", "r", "i")
-DEFAULT_EXPOSURE_SEC = 30.0
 PIXEL_ARCSEC = 1.01
-MAX_REFERENCE_ARCSEC = 1.5
-"""A source of the reference image nearer than this is the one under the alert; its flux is part of the total."""
 MAX_SOLAR_SYSTEM_ARCSEC = 5.0
 """ZTF names any known object within 30 arcsec; nearer than this it is taken for the same."""
 MIN_GOOD_RB = 0.55
-FIRST_NIGHT_MJD = 57754  # 2017-01-01, nid 0
 SENTINELS = (-999.0, -99999.0)
-FORCED_SENTINELS = (-99999.0,)  # a forced flux of -999 is a measurement
-_SIGNS = ("t", "1", "true", "f", "0", "false")
 _GOOD_STATUS = ("0",)
-_TIME_RANGE_MJD = (FIRST_NIGHT_MJD, 90000.0)
 
 
 def _packet(raw: pa.Table) -> Records:
@@ -73,10 +73,10 @@ def faults(raw: pa.Table) -> pa.Array:
 
 def _in_range(mjd: Float) -> Bool:
     with np.errstate(invalid="ignore"):
-        return (mjd >= _TIME_RANGE_MJD[0]) & (mjd <= _TIME_RANGE_MJD[1])
+        return (mjd >= FIRST_NIGHT_MJD) & (mjd <= LAST_MJD)
 
 
-# ----------------------------------------------------------------------------------------------- one measurement
+# ----------------------------------------------------------------------------------------------- the light curve
 def _band(records: Records) -> NDArray[np.int8]:
     fid = records.integers("fid")
     return np.where((fid >= 1) & (fid <= len(BANDS)), fid - 1, -1).astype(np.int8)
@@ -94,124 +94,68 @@ def _mid_utc(records: Records) -> Float:
     return np.where(_in_range(start), start, np.nan) + _exposure_sec(records) / (2.0 * night.SECONDS_PER_DAY)
 
 
-def _sign(records: Records) -> Float:
-    code = records.codes(_SIGNS, "isdiffpos")
-    return np.where(code < 0, np.nan, np.where(code < len(_SIGNS) // 2, 1.0, -1.0))
-
-
-def _reference(records: Records) -> Int:
-    field, rcid = records.integers("field"), records.integers("rcid")
-    known = (field > 0) & (rcid >= 0)
-    return np.where(known, np.where(known, field, 0) * 100 + rcid, MISSING)
-
-
-def _reference_mag(records: Records) -> tuple[Float, Float]:
-    """Return magnitude and error of the reference source under the alert, (n,); NaN where none lies near enough."""
-    distance = records.floats("distnr")
-    with np.errstate(invalid="ignore"):
-        under = (distance >= 0.0) & (distance <= MAX_REFERENCE_ARCSEC)
-    return np.where(under, records.floats("magnr"), np.nan), records.floats("sigmagnr")
-
-
-def _points(records: Records, row: Int, flux: Float, flux_err: Float, is_forced: bool) -> Points:
-    total, total_err = add_reference(flux, flux_err, *_reference_mag(records))
-    return Points(
-        row=row,
-        mjd=night.utc_to_tai(_mid_utc(records)),
-        band=_band(records),
-        exposure=records.ids("pid"),
-        flux_njy=flux,
-        flux_err_njy=flux_err,
-        total_flux_njy=total,
-        total_flux_err_njy=total_err,
-        reference=_reference(records),
-        is_forced=np.full(len(row), is_forced),
-    )
-
-
-def _detections(records: Records, row: Int) -> Points:
-    mag = records.floats("magpsf")
-    return _points(
-        records, row, _sign(records) * flux_from_mag(mag), flux_error_from_mag(mag, records.floats("sigmapsf")), False
-    )
-
-
-def _forced(records: Records, row: Int) -> Points:
-    zero_point = records.floats("magzpsci")
-    flux = flux_at_zero_point(_forced_counts(records), zero_point)
-    error = flux_at_zero_point(records.floats("forcediffimfluxunc", sentinels=FORCED_SENTINELS), zero_point)
-    return _points(records, row, flux, np.where(error > 0.0, error, np.nan), True)
-
-
-def _forced_counts(records: Records) -> Float:
-    return records.floats("forcediffimflux", sentinels=FORCED_SENTINELS)
-
-
-def _limits(records: Records, row: Int) -> Points:
-    return _points(records, row, flux_from_mag(records.floats("diffmaglim")), np.full(len(row), np.nan), False)
-
-
-# ----------------------------------------------------------------------------------------------- the light curve
-def _usable(points: Points) -> Bool:
-    return np.isfinite(points.mjd) & np.isfinite(points.flux_njy) & (points.band >= 0)
-
-
 def _good_status(records: Records) -> Bool:
     return records.codes(_GOOD_STATUS, "procstatus") >= 0
 
 
-def _history(raw: pa.Table, trigger: Points, candid: Int) -> tuple[Points, Points]:
-    """Return the measurements (trigger included, once) and the upper limits of all rows."""
-    row, previous = _packet(raw).records("prv_candidates")
-    forced_row, histories = _packet(raw).records("fp_hists")
-    is_detection = np.isfinite(previous.floats("magpsf"))
-    own = previous.ids("candid")
-    repeats = np.where(own == MISSING, previous.ids("pid") == trigger.exposure[row], own == candid[row])
-    repeats &= (own != MISSING) | (previous.ids("pid") != MISSING)
-    detections = _detections(previous, row)
-    limits = _limits(previous, row)
-    parts = [trigger, detections.where(is_detection & ~repeats & _usable(detections))]
-    for records, of_row in ((previous, row), (histories, forced_row)):
-        if "forcediffimflux" in records:
-            forced = _forced(records, of_row)
-            parts.append(forced.where(_good_status(records) & _usable(forced)))
-    return concatenate(parts), limits.where(~is_detection & _usable(limits))
+def _history(packet: Records, candid: Int) -> tuple[Points, Bool, Bool]:
+    """Return the points of all rows, triggers first; which are measurements (trigger once), and which upper limits."""
+    candidate, n = packet.record("candidate"), packet.n
+    row, previous = packet.records("prv_candidates")
+    shown, is_detection = detections_and_limits(previous, row)
+    parts = [detections(candidate, np.arange(n, dtype=np.int64)), shown]
+    is_good = [np.ones(n, dtype=bool), is_detection]
+    for records, of_row in ((previous, row), packet.records("fp_hists")[::-1]):
+        if records.array("forcediffimflux").null_count < records.n:
+            parts.append(forced(records, of_row))
+            is_good.append(_good_status(records))
+    points, usable = measure(parts)
+    usable[:n] = True
+    at = slice(n, n + len(row))
+    again = repeats_trigger(row, previous.ids("candid"), points.exposure[at], candid, points.exposure[:n])
+    is_limit = np.zeros(len(usable), dtype=bool)
+    is_limit[at] = usable[at] & ~is_detection
+    is_good[1] = is_detection & ~again
+    return points, usable & np.concatenate(is_good), is_limit
 
 
 def forced_losses(raw: pa.Table) -> dict[str, int]:
     """Return the forced points shipped that are no measurement, by reason."""
     reasons = dict.fromkeys(("failed status", "no flux", "no zero point", "no time or band"), 0)
-    for name in ("prv_candidates", "fp_hists"):
-        row, records = _packet(raw).records(name)
-        if "forcediffimflux" not in records:
-            continue
-        if name == "prv_candidates":  # there every other version and every detection has none
-            shipped = records.array("forcediffimflux").is_valid().to_numpy(zero_copy_only=False)
-        else:
-            shipped = np.ones(len(row), dtype=bool)
-        forced = _forced(records, row)
-        tests = (
-            ("failed status", ~_good_status(records)),
-            ("no flux", np.isnan(_forced_counts(records))),
-            ("no zero point", np.isnan(records.floats("magzpsci"))),
-            ("no time or band", ~_usable(forced)),
-        )
-        for reason, failed in tests:
-            reasons[reason] += int((shipped & failed).sum())
-            shipped &= ~failed
+    names = ("prv_candidates", "fp_hists")
+    for chunk in raw.select([name for name in names if name in raw.column_names]).to_batches():
+        for name in names:
+            _count_losses(name, *_packet(pa.Table.from_batches([chunk])).records(name), reasons)
     return {reason: count for reason, count in reasons.items() if count}
 
 
-def _first_mjd(candidate: Records, points: Points, mjd: Float) -> tuple[Float, Bool]:
+def _count_losses(name: str, row: Int, records: Records, reasons: dict[str, int]) -> None:
+    shipped = np.ones(len(row), dtype=bool)
+    if name == "prv_candidates":  # there every other version and every detection has none
+        fluxes = records.array("forcediffimflux")
+        if fluxes.null_count == len(fluxes):
+            return
+        shipped = fluxes.is_valid().to_numpy(zero_copy_only=False)
+    elif "forcediffimflux" not in records:
+        return
+    tests = (
+        ("failed status", ~_good_status(records)),
+        ("no flux", np.isnan(forced_counts(records))),
+        ("no zero point", np.isnan(records.floats("magzpsci"))),
+        ("no time or band", ~measure([forced(records, row)])[1]),
+    )
+    for reason, failed in tests:
+        reasons[reason] += int(np.count_nonzero(shipped & failed))
+        shipped &= ~failed
+
+
+def _first_mjd(candidate: Records, mjd: Float, earliest: Float) -> tuple[Float, Bool]:
     """Return the first detection (TAI) and whether it is only a bound, because the packet does not say."""
     start = night.mjd_from_jd(candidate.floats("jdstarthist"))
     start = np.where(_in_range(start), start, np.nan)
     own = start == night.mjd_from_jd(candidate.floats("jd"))
     seconds = np.where(own, _exposure_sec(candidate), DEFAULT_EXPOSURE_SEC)
     first = np.where(own, mjd, night.utc_to_tai(start + seconds / (2.0 * night.SECONDS_PER_DAY)))
-    earliest = mjd.copy()
-    detected = ~points.is_forced
-    np.minimum.at(earliest, points.row[detected], points.mjd[detected])
     return np.where(np.isnan(first), earliest, first), np.isnan(first)
 
 
@@ -232,17 +176,17 @@ def normalise(raw: pa.Table) -> pa.Table:
     packet = _packet(raw)
     candidate = packet.record("candidate")
     candid = _candid(raw)
-    trigger = _detections(candidate, np.arange(raw.num_rows, dtype=np.int64))
-    points, limits = _history(raw, trigger, candid)
-    first, is_bound = _first_mjd(candidate, points, trigger.mjd)
-    utc = _mid_utc(candidate)
+    points, is_measurement, is_limit = _history(packet, candid)
+    curve, limits = time_order(points, packet.n, is_measurement), time_order(points, packet.n, is_limit)
+    trigger = points.where(np.arange(packet.n))
+    first, is_bound = _first_mjd(candidate, trigger.mjd, first_detection(points, curve))
     columns = {
         "alert_id": candid,
         "object_key": packet.text("objectId"),
         "ra": candidate.floats("ra"),
         "dec": candidate.floats("dec"),
         "mjd": trigger.mjd,
-        "utc_date": night.date_number(utc),
+        "utc_date": night.date_number(_mid_utc(candidate)),
         "band": labels(trigger.band, BANDS),
         "exposure": trigger.exposure,
         "field": candidate.integers("field"),
@@ -256,12 +200,12 @@ def normalise(raw: pa.Table) -> pa.Table:
         "first_mjd_is_bound": is_bound,
         **_neighbours(candidate),
     }
-    return assemble(columns, points, limits, BANDS)
+    return assemble(columns, (points, curve), (points, limits), BANDS)
 
 
 def _photometry(candidate: Records, trigger: Points) -> dict[str, pa.Array | NDArray]:
     has_total = np.isfinite(trigger.total_flux_njy)
-    sign = _sign(candidate)
+    sign = sign_of(candidate)
     return {
         "flux_njy": trigger.flux_njy,
         "flux_err_njy": trigger.flux_err_njy,

@@ -1,0 +1,359 @@
+"""Rubin (LSST): packets 3.0 to 11.1 (Data Products Definition Document, LSE-163; schemas ``lsst.alert.packet``).
+
+Facts of this survey: ``midpointMjdTai`` is TAI at mid-visit; an id of 0 means none; ``isNegative`` is a detection flag
+and not the sign of the flux; ``scienceFlux`` is measured on the visit image itself, so its error holds no reference
+error; forced photometry repeats the visits of detections; a record with ``timeWithdrawnMjdTai`` was marked invalid by
+the survey and is no measurement. Fields were renamed on the way: ``midPointTai``, ``filterName``, ``decl``, ``psFlux``,
+``totFlux`` (to 4.0), ``ccdVisitId`` (to 6.1), ``is_negative`` (7.3, 7.4), ``time_processed`` (8.0), ``MPCORB`` (8.0,
+9.0). Sentinels: ids 0 and -9, the ``ccdVisitId`` 111111 of samples; the samples of 3.0 to 7.4 give the time in seconds
+since 1970, which no MJD is large enough to be mistaken for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import reduce
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from pipeline.photometry import mag_error_from_flux, mag_from_flux
+from plain_normalise import night
+from plain_normalise.base import (
+    Records,
+    assemble,
+    first_fault,
+    first_known,
+    labels,
+    nullable,
+    position_faults,
+)
+from plain_normalise.lightcurve import MISSING, Bool, Float, Int, Points, concatenate
+
+BANDS = ("u", "g", "r", "i", "z", "y")
+_BAND_SPELLINGS = (*BANDS, "Y")
+SAMPLE_CCD_VISIT = 111111
+DETECTORS = 1000  # exposure = visit * DETECTORS + detector
+FIRST_DATED_VISIT = 10**12  # from here on a visit is day_obs * 100000 + sequence number
+LIMIT_SIGMA = 5.0
+MIN_GOOD_SNR = 6.0
+FWHM_PER_SIGMA = 2.0 * np.sqrt(2.0 * np.log(2.0))
+BAD_QUALITY_FLAGS = (
+    "isDipole",
+    "shape_flag",
+    "forced_PsfFlux_flag",
+    "forced_PsfFlux_flag_edge",
+    "psfFlux_flag",
+    "centroid_flag",
+    "apFlux_flag",
+    "pixelFlags_interpolated",
+    "pixelFlags_cr",
+    "pixelFlags_bad",
+    "pixelFlags_saturated",
+    "pixelFlags_streakCenter",
+)
+"""Fink's quality block (fink-filters, rubin/blocks.py); with a positive flux of at least 6 sigma."""
+INJECTED_FLAGS = (
+    "pixelFlags_injected",
+    "pixelFlags_injectedCenter",
+    "pixelFlags_injected_template",
+    "pixelFlags_injected_templateCenter",
+)
+_LARGEST_MJD = 1.0e8  # a larger number is seconds since 1970
+_TIME_RANGE_MJD = (41683.0, 90000.0)  # 1973 (whole years of leap seconds before) to 2105
+
+
+# ----------------------------------------------------------------------------------------------- one measurement
+@dataclass(frozen=True)
+class Dialect:
+    """What differs between Rubin and the simulations that use its packets.
+
+    Attributes
+    ----------
+    njy_per_unit : float
+        Flux unit of the packets, nJy.
+    exposure : callable
+        ``(records, mjd) -> int64 (m,)``, exposure and detector.
+    """
+
+    njy_per_unit: float
+    exposure: Callable[[Records, Float], Int]
+
+
+def mid_tai(records: Records) -> Float:
+    """Return TAI at mid-visit, MJD (n,); NaN where it is missing or not a time of the survey."""
+    mjd = records.floats("midpointMjdTai", "midPointTai")
+    with np.errstate(invalid="ignore"):
+        mjd = np.where(mjd > _LARGEST_MJD, night.mjd_of_date(19700101) + mjd / night.SECONDS_PER_DAY, mjd)
+        return np.where((mjd >= _TIME_RANGE_MJD[0]) & (mjd <= _TIME_RANGE_MJD[1]), mjd, np.nan)
+
+
+def band_of(records: Records) -> NDArray[np.int8]:
+    """Return the place in :data:`BANDS`, int8 (n,); -1 where unknown. ``Y`` is y."""
+    code = records.codes(_BAND_SPELLINGS, "band", "filterName")
+    return np.where(code == len(BANDS), len(BANDS) - 1, code).astype(np.int8)
+
+
+def exposure_of(records: Records, mjd: Float) -> Int:
+    """Return visit * 1000 + detector; of old packets ``ccdVisitId``; the time is not needed."""
+    visit, detector = records.ids("visit"), records.integers("detector")
+    known = (visit > 0) & (visit < 2**62 // DETECTORS) & (detector >= 0) & (detector < DETECTORS)
+    ccd_visit = records.ids("ccdVisitId")
+    ccd_visit = np.where(ccd_visit == SAMPLE_CCD_VISIT, MISSING, ccd_visit)
+    return np.where(known, np.where(known, visit, 0) * DETECTORS + np.where(known, detector, 0), ccd_visit)
+
+
+def _points(records: Records, row: Int, is_forced: bool, dialect: Dialect) -> Points:
+    mjd = mid_tai(records)
+    error = records.floats("psfFluxErr", "psFluxErr") * dialect.njy_per_unit
+    total_error = records.floats("scienceFluxErr", "totFluxErr") * dialect.njy_per_unit
+    return Points(
+        row=row,
+        mjd=mjd,
+        band=band_of(records),
+        exposure=dialect.exposure(records, mjd),
+        flux_njy=records.floats("psfFlux", "psFlux") * dialect.njy_per_unit,
+        flux_err_njy=np.where(error > 0.0, error, np.nan),
+        total_flux_njy=records.floats("scienceFlux", "totFlux") * dialect.njy_per_unit,
+        total_flux_err_njy=np.where(total_error > 0.0, total_error, np.nan),
+        reference=np.full(len(row), MISSING),
+        is_forced=np.full(len(row), is_forced),
+    )
+
+
+def _limits(raw: pa.Table, dialect: Dialect) -> Points:
+    """Return the upper limits: ``prvDiaNondetectionLimits``, which only packets up to 7.4 have room for."""
+    row, records = Records(raw).records("prvDiaNondetectionLimits")
+    limits = _points(records, row, False, dialect)
+    noise = records.floats("diaNoise") * dialect.njy_per_unit
+    limits.flux_njy[:] = np.where(noise > 0.0, LIMIT_SIGMA * noise, np.nan)
+    return limits.where(_usable(limits))
+
+
+# ----------------------------------------------------------------------------------------------- the light curve
+def _usable(points: Points) -> Bool:
+    return np.isfinite(points.mjd) & np.isfinite(points.flux_njy) & (points.band >= 0)
+
+
+def _is_withdrawn(records: Records) -> Bool:
+    return np.isfinite(records.floats("timeWithdrawnMjdTai"))
+
+
+def source_id(raw: pa.Table) -> Int:
+    """Return diaSourceId, int64 (n,), :data:`pipeline.lightcurve.MISSING` where it is missing or 0."""
+    packet = Records(raw)
+    return first_known(packet.record("diaSource").ids("diaSourceId"), packet.ids("diaSourceId"))
+
+
+def history(raw: pa.Table, trigger: Points, dialect: Dialect) -> tuple[Points, NDArray[np.int64]]:
+    """Return the measurements (trigger included, once) and the number of earlier sources shipped per row."""
+    row, previous = Records(raw).records("prvDiaSources")
+    forced_row, forced_records = Records(raw).records("prvDiaForcedSources")
+    is_trigger = previous.ids("diaSourceId") == source_id(raw)[row]
+    detections = _points(previous, row, False, dialect)
+    forced = _points(forced_records, forced_row, True, dialect)
+    points = concatenate(
+        [
+            trigger,
+            detections.where(~is_trigger & ~_is_withdrawn(previous) & _usable(detections)),
+            forced.where(~_is_withdrawn(forced_records) & _usable(forced)),
+        ]
+    )
+    return points, np.bincount(row[~is_trigger], minlength=raw.num_rows)
+
+
+def losses(raw: pa.Table, dialect: Dialect) -> dict[str, int]:
+    """Return the forced points shipped that are no measurement, by reason."""
+    row, records = Records(raw).records("prvDiaForcedSources")
+    forced = _points(records, row, True, dialect)
+    left = np.ones(len(row), dtype=bool)
+    reasons = {}
+    for reason, failed in (
+        ("withdrawn", _is_withdrawn(records)),
+        ("no flux", np.isnan(forced.flux_njy)),
+        ("no time or band", ~_usable(forced)),
+    ):
+        reasons[reason] = int((left & failed).sum())
+        left &= ~failed
+    return {reason: count for reason, count in reasons.items() if count}
+
+
+def first_detection(raw: pa.Table, points: Points, n_earlier: Int, mjd: Float) -> tuple[Float, Bool]:
+    """Return the first detection (TAI) and whether it is only a bound.
+
+    It is one where the packet names no first detection and its history is not shown to be whole by ``nDiaSources``:
+    histories are cut at 12 months.
+    """
+    dia_object = Records(raw).record("diaObject")
+    named = dia_object.floats("firstDiaSourceMjdTai")
+    earliest = mjd.copy()
+    detected = ~points.is_forced
+    np.minimum.at(earliest, points.row[detected], points.mjd[detected])
+    n_sources = dia_object.integers("nDiaSources")
+    is_whole = (n_sources > 0) & (n_earlier + 1 >= n_sources)
+    return np.fmin(named, earliest), np.isnan(named) & ~is_whole
+
+
+# ----------------------------------------------------------------------------------------------- the alert
+def object_ids(raw: pa.Table) -> tuple[Int, Int]:
+    """Return diaObjectId and ssObjectId, int64 (n,), :data:`pipeline.lightcurve.MISSING` for null and for 0."""
+    packet = Records(raw)
+    source = packet.record("diaSource")
+    dia_object = first_known(source.ids("diaObjectId"), packet.record("diaObject").ids("diaObjectId"))
+    return dia_object, first_known(source.ids("ssObjectId"), packet.record("ssSource").ids("ssObjectId"))
+
+
+def object_key(raw: pa.Table) -> pa.Array:
+    """Return what tells objects apart, string (n,): diaObjectId, else ``ss:``ssObjectId, else ``src:``diaSourceId."""
+    dia_object, ss_object = object_ids(raw)
+    texts = [
+        pc.binary_join_element_wise(prefix, pa.array(ids, mask=ids == MISSING).cast(pa.string()), "")
+        for prefix, ids in (("", dia_object), ("ss:", ss_object), ("src:", source_id(raw)))
+    ]
+    return pc.coalesce(*texts)
+
+
+def source_faults(raw: pa.Table) -> pa.Array:
+    """Return per row why it cannot be normalised, string (n,); null where it can."""
+    source = Records(raw).record("diaSource")
+    tests = [
+        (source_id(raw) == MISSING, "diaSourceId is missing or 0"),
+        *position_faults(source.floats("ra"), source.floats("dec", "decl")),
+        (np.isnan(mid_tai(source)), "diaSource.midpointMjdTai is missing or not a time of the survey"),
+        (band_of(source) < 0, "diaSource.band is missing or not one of u, g, r, i, z, y"),
+    ]
+    return first_fault(raw.num_rows, tests)
+
+
+def any_flag(records: Records, names: tuple[str, ...]) -> pa.Array:
+    """Return whether any flag is set, (n,): True if one is, else null if one is unknown, else False."""
+    return reduce(pc.or_kleene, [records.flags(name) for name in names])
+
+
+def source_columns(raw: pa.Table, trigger: Points) -> dict[str, pa.Array | NDArray]:
+    """Return the flat columns that every packet of this form has."""
+    source = Records(raw).record("diaSource")
+    flux = trigger.flux_njy
+    return {
+        "alert_id": source_id(raw),
+        "object_key": object_key(raw),
+        "ra": source.floats("ra"),
+        "dec": source.floats("dec", "decl"),
+        "mjd": trigger.mjd,
+        "utc_date": night.date_number(night.tai_to_utc(trigger.mjd)),
+        "band": labels(trigger.band, BANDS),
+        "exposure": trigger.exposure,
+        "flux_njy": flux,
+        "flux_err_njy": trigger.flux_err_njy,
+        "is_positive": pa.array(flux > 0.0, mask=np.isnan(flux)),
+        "diff_mag": mag_from_flux(np.abs(flux)),
+        "diff_err_mag": mag_error_from_flux(np.abs(flux), trigger.flux_err_njy),
+        "total_flux_njy": trigger.total_flux_njy,
+        "total_flux_err_njy": trigger.total_flux_err_njy,
+        "total_flux_err_no_reference_njy": trigger.total_flux_err_njy,
+        "total_mag": mag_from_flux(trigger.total_flux_njy),
+        "is_public": np.ones(raw.num_rows, dtype=bool),
+        "is_solar_system": object_ids(raw)[1] != MISSING,
+    }
+
+
+def normalise_with(
+    raw: pa.Table, dialect: Dialect, more: Callable[[pa.Table, Points], dict[str, pa.Array | NDArray]]
+) -> pa.Table:
+    """Return the canonical alerts of packets of this form; ``more`` gives the columns of one survey."""
+    source = Records(raw).record("diaSource")
+    trigger = _points(source, np.arange(raw.num_rows, dtype=np.int64), False, dialect)
+    points, n_earlier = history(raw, trigger, dialect)
+    first, is_bound = first_detection(raw, points, n_earlier, trigger.mjd)
+    columns = {
+        **source_columns(raw, trigger),
+        "first_mjd": first,
+        "first_mjd_is_bound": is_bound,
+        **more(raw, trigger),
+    }
+    return assemble(columns, points, _limits(raw, dialect), BANDS)
+
+
+def _rubin_columns(raw: pa.Table, trigger: Points) -> dict[str, pa.Array | NDArray]:
+    packet = Records(raw)
+    source, ss_source = packet.record("diaSource"), packet.record("ssSource")
+    name = pc.coalesce(
+        ss_source.text("designation"),
+        packet.record("mpc_orbits").text("designation"),
+        packet.record("MPCORB").text("mpcDesignation"),
+    )
+    is_solar_system = pa.array(object_ids(raw)[1] != MISSING)
+    psf = source.floats("ixxPSF") + source.floats("iyyPSF")
+    return {
+        "detector": source.integers("detector"),
+        "seeing_arcsec": FWHM_PER_SIGMA * np.sqrt(np.where(psf > 0.0, psf / 2.0, np.nan)),
+        "reliability": source.floats("reliability"),
+        "is_good_quality": _good_quality(source, trigger),
+        "solar_system_name": pc.if_else(is_solar_system, name, pa.scalar(None, pa.string())),
+        "solar_system_separation_arcsec": ss_source.floats("ephOffset"),
+        "is_dipole": source.flags("isDipole"),
+        "is_negative_detection": source.flags("isNegative", "is_negative"),
+        "is_injected": any_flag(source, INJECTED_FLAGS),
+        "is_glint_flagged": source.flags("glint_trail"),
+    }
+
+
+def _good_quality(source: Records, trigger: Points) -> pa.Array:
+    ratio = trigger.flux_njy / trigger.flux_err_njy
+    is_bright = pa.array(ratio >= MIN_GOOD_SNR, mask=np.isnan(ratio))
+    return pc.and_kleene(pc.invert(any_flag(source, BAD_QUALITY_FLAGS)), is_bright)
+
+
+# ----------------------------------------------------------------------------------------------- the survey
+def alert_id(raw: pa.Table) -> pa.Array:
+    """Return diaSourceId, int64 (n,); null where it is missing or 0."""
+    return nullable(source_id(raw))
+
+
+RUBIN = Dialect(njy_per_unit=1.0, exposure=exposure_of)
+
+
+def normalise(raw: pa.Table) -> pa.Table:
+    """Return the canonical alerts of packets without fault: same rows, same order, any version, any slice."""
+    return normalise_with(raw, RUBIN, _rubin_columns)
+
+
+def forced_losses(raw: pa.Table) -> dict[str, int]:
+    """Return the forced points shipped that are no measurement, by reason."""
+    return losses(raw, RUBIN)
+
+
+def observing_date(mjd_tai: Float) -> NDArray[np.int32]:
+    """Return the night by time alone, YYYYMMDD int32 (n,): it starts at noon TAI."""
+    return night.date_number(mjd_tai - 0.5)
+
+
+def _date_of_visit(alerts: pa.Table) -> tuple[Bool, NDArray[np.int32]]:
+    exposure = alerts.column("exposure").combine_chunks().fill_null(0).to_numpy(zero_copy_only=False)
+    visit = exposure // DETECTORS
+    is_dated = visit >= FIRST_DATED_VISIT
+    return is_dated, np.where(is_dated, visit // 100000, 0).astype(np.int32)
+
+
+def night_of(alerts: pa.Table) -> NDArray[np.int32]:
+    """Return the observing night, YYYYMMDD int32 (n,): named by the visit, else by the time."""
+    is_dated, named = _date_of_visit(alerts)
+    return np.where(is_dated, named, observing_date(alerts.column("mjd").to_numpy()))
+
+
+def night_disagreement(raw: pa.Table, alerts: pa.Table) -> Bool:
+    """Return where visit and time name different nights, bool (n,)."""
+    is_dated, named = _date_of_visit(alerts)
+    return is_dated & (named != observing_date(alerts.column("mjd").to_numpy()))
+
+
+def processed_mjd(raw: pa.Table) -> pa.Array:
+    """Return the time of processing, TAI MJD float64 (n,); null where the packet has none."""
+    source = Records(raw).record("diaSource")
+    micros = source.ids("time_processed")  # 8.0: microseconds since 1970, UTC
+    utc = night.mjd_of_date(19700101) + np.where(micros == MISSING, np.nan, micros / 1e6 / night.SECONDS_PER_DAY)
+    tai = source.floats("timeProcessedMjdTai")
+    return nullable(np.where(np.isnan(tai), night.utc_to_tai(utc), tai))
