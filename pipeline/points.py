@@ -110,8 +110,16 @@ def _time_order(row: Int, keep: Bool, mjd: Float, is_forced: Bool, exposure: Int
             place[ends[row[i] + 1]] = i
             ends[row[i] + 1] += 1
     buffer = np.empty(len(place), dtype=np.int64)
+    runs = np.empty(len(place) + 1, dtype=np.int64)
     for k in range(n_rows):
-        _merge_runs(place, ends[k], ends[k + 1], buffer, mjd, is_forced, exposure)
+        n_runs = _find_runs(place, ends[k], ends[k + 1], runs, mjd, is_forced, exposure)
+        while n_runs > 1:
+            for run in range(0, n_runs - 1, 2):
+                _merge(place, runs[run : run + 3], buffer, mjd, is_forced, exposure)
+            for run in range(0, n_runs + 1, 2):
+                runs[run // 2] = runs[run]
+            runs[(n_runs + 1) // 2] = ends[k + 1]
+            n_runs = (n_runs + 1) // 2
     return ends[: n_rows + 1], place
 
 
@@ -125,35 +133,44 @@ def _is_after(a: int, b: int, mjd: Float, is_forced: Bool, exposure: Int) -> boo
 
 
 @njit(**_JIT)
-def _merge_runs(place: Int, begin: int, end: int, buffer: Int, mjd: Float, is_forced: Bool, exposure: Int) -> None:
-    """Sort ``place[begin:end]``: neighbouring stretches that are in order are merged until one is left."""
-    while True:
-        first = begin
-        while True:
-            middle = first + 1
-            while middle < end and not _is_after(place[middle - 1], place[middle], mjd, is_forced, exposure):
-                middle += 1
-            if middle >= end:
-                break
-            last = middle + 1
+def _find_runs(place: Int, begin: int, end: int, runs: Int, mjd: Float, is_forced: Bool, exposure: Int) -> int:
+    """Note the bounds of the stretches of ``place[begin:end]`` that are in order, and return how many there are.
+
+    A stretch that falls all the way is turned round: some surveys ship the latest first.
+    """
+    n_runs = 0
+    runs[0] = begin
+    while runs[n_runs] < end:
+        first = runs[n_runs]
+        last = first + 1
+        if last < end and _is_after(place[first], place[last], mjd, is_forced, exposure):
+            while last < end and _is_after(place[last - 1], place[last], mjd, is_forced, exposure):
+                last += 1
+            for k in range((last - first) // 2):
+                place[first + k], place[last - 1 - k] = place[last - 1 - k], place[first + k]
+        else:
             while last < end and not _is_after(place[last - 1], place[last], mjd, is_forced, exposure):
                 last += 1
-            for k in range(first, middle):
-                buffer[k] = place[k]
-            left, right, out = first, middle, first
-            while left < middle:
-                if right < last and _is_after(buffer[left], place[right], mjd, is_forced, exposure):
-                    place[out] = place[right]
-                    right += 1
-                else:
-                    place[out] = buffer[left]
-                    left += 1
-                out += 1
-            first = last
-            if first >= end:
-                break
-        if first == begin:
-            return
+        n_runs += 1
+        runs[n_runs] = last
+    return n_runs
+
+
+@njit(**_JIT)
+def _merge(place: Int, bounds: Int, buffer: Int, mjd: Float, is_forced: Bool, exposure: Int) -> None:
+    """Merge two neighbouring stretches of ``place``; of equal points those of the first come first."""
+    left, middle, end = bounds
+    out, right = left, middle
+    for k in range(left, middle):
+        buffer[k] = place[k]
+    while left < middle:
+        if right < end and _is_after(buffer[left], place[right], mjd, is_forced, exposure):
+            place[out] = place[right]
+            right += 1
+        else:
+            place[out] = buffer[left]
+            left += 1
+        out += 1
 
 
 # ----------------------------------------------------------------------------------------------- writing
