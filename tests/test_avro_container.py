@@ -95,7 +95,7 @@ def test_cache_knows_headers_by_their_bytes():
 
 
 def test_a_block_of_one_with_two_records_is_a_fault_when_decoded():
-    from pipeline.avro.rows import read_body
+    from pipeline.avro.slow import read_body
 
     two = b"".join(body(SCHEMA, record) for record in RECORDS[:2])
     (item,) = split(handmade(1, two))

@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.avro import Datum, Fault, HeaderCache, cutout_schema, decode, raw_schema, split_container, writer_schema
-from pipeline.avro.rows import BATCH_BYTES, added_json
+from pipeline.avro.decoding import ARENA_BYTES
+from pipeline.avro.rows import added_json
 from pipeline.errors import PipelineError, SourceError
 from pipeline.surveys.superset import known_schemas, superset, to_version
 from tests.avro_oracle import (
@@ -146,9 +147,9 @@ def test_timestamps_out_of_range_of_a_calendar_come_back():
 def test_batches_do_not_show(monkeypatch):
     packets = [container(SMALL, [small(i, name=str(i)) for i in range(20)])]
     whole = decode_small(packets)
-    monkeypatch.setattr("pipeline.avro.rows.BATCH_BYTES", 100)
+    monkeypatch.setattr("pipeline.avro.decoding.ARENA_BYTES", 100)
     cut = decode_small(packets)
-    assert BATCH_BYTES > 100 and cut.raw.equals(whole.raw) and cut.raw.column(0).num_chunks > 3
+    assert ARENA_BYTES > 100 and cut.raw.equals(whole.raw) and cut.raw.column(0).num_chunks > 3
 
 
 # --------------------------------------------------------------------------------------- versions, foreign fields

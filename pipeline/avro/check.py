@@ -15,6 +15,24 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from pipeline.avro.primitives import (
+    BLOCK,
+    BOOLEAN,
+    BRANCH,
+    INT_MAX,
+    INT_MIN,
+    JIT,
+    LENGTH,
+    OK,
+    RANGE,
+    REASONS,
+    SHORT,
+    SYMBOL,
+    TEXT,
+    is_utf8,
+    item_count,
+    varint,
+)
 from pipeline.errors import SchemaError
 from pipeline.surveys.superset import full_name
 
@@ -22,26 +40,16 @@ MAX_LINES = 50_000
 """Bound of a compiled schema: references to named types are unfolded, and a hostile schema unfolds without end."""
 
 (_END, _SKIP, _BOOL, _INT, _LONG, _BYTES, _STRING, _ENUM, _UNION, _JUMP, _LOOP, _NEXT) = range(12)
-(_OK, _SHORT, _BRANCH, _LENGTH, _TEXT, _VARINT, _BOOLEAN, _COUNT, _SYMBOL, _RANGE, _BLOCK) = range(11)
-_REASONS = {
-    _SHORT: "the body ends within it",
-    _BRANCH: "union branch out of range",
-    _LENGTH: "length is negative or beyond the body",
-    _TEXT: "text is not UTF-8",
-    _VARINT: "integer of more than 64 bits",
-    _BOOLEAN: "boolean is neither 0 nor 1",
-    _COUNT: "item count is negative or beyond the body",
-    _SYMBOL: "enum symbol out of range",
-    _RANGE: "int of more than 32 bits",
-    _BLOCK: "block size of an array does not fit its items",
-}
 _FIXED_WIDTH = {"float": 4, "double": 8}
 _VARIABLE = {"boolean": _BOOL, "int": _INT, "long": _LONG, "bytes": _BYTES, "string": _STRING}
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A compiled schema: ``code`` int64 (n, 3) of (operation, a, b), the branch table, and the field of each line."""
+    """A compiled schema: its lines, the branch table, and the field of each line.
+
+    A line is (operation, a, b, fewest bytes of an item): ``code`` is int64 (n, 4).
+    """
 
     code: np.ndarray
     branches: np.ndarray
@@ -61,7 +69,7 @@ def compile_schema(schema: Mapping[str, Any]) -> Program:
     compiler.emit(schema, "", "")
     compiler.line(_END, 0, 0, "")
     return Program(
-        np.array(compiler.code, dtype=np.int64).reshape(-1, 3),
+        np.array(compiler.code, dtype=np.int64).reshape(-1, 4),
         np.array(compiler.branches or [0], dtype=np.int64),
         max(compiler.n_loops, 1),
         tuple(compiler.fields),
@@ -77,10 +85,10 @@ class _Compiler:
         self.named: dict[str, Any] = {}
         self.open: set[str] = set()
 
-    def line(self, operation: int, a: int, b: int, path: str) -> int:
+    def line(self, operation: int, a: int, b: int, path: str, least: int = 1) -> int:
         if len(self.code) >= MAX_LINES:
             raise SchemaError(f"the writer schema unfolds to more than {MAX_LINES} types")
-        self.code.append([operation, a, b])
+        self.code.append([operation, a, b, least])
         self.fields.append(path)
         return len(self.code) - 1
 
@@ -160,8 +168,8 @@ class _Compiler:
             size += self.emit(schema["items"], namespace, f"{path}[]")
         if size == 0:
             raise SchemaError(f"field {path} is an array of items that take no bytes")
-        end = self.line(_NEXT, start, loop, path)
-        self.code[start][1] = end + 1
+        end = self.line(_NEXT, start, loop, path, size)
+        self.code[start][1], self.code[start][3] = end + 1, size
         return 1
 
 
@@ -195,122 +203,50 @@ def walk(data: bytes | memoryview, start: int, stop: int, count: int, program: P
     view = np.frombuffer(data, dtype=np.uint8)
     view.flags.writeable = False
     ends = np.empty(count, dtype=np.int64)
-    status, done, position, at = _walk(view, start, stop, count, program.code, program.branches, program.n_loops, ends)
-    if status != _OK:
-        return Walked(ends[:done], f"field {program.fields[at]}: {_REASONS[status]}", int(position))
+    left, declared = np.zeros((2, program.n_loops), dtype=np.int64)
+    status, done, position, at = _walk(view, start, stop, count, program.code, program.branches, left, declared, ends)
+    if status != OK:
+        return Walked(ends[:done], f"field {program.fields[at]}: {REASONS[status]}", int(position))
     if position != stop:
         where = int(ends[-1]) if count else start
         return Walked(ends[: max(count - 1, 0)], f"{stop - where} stray bytes follow the last field", where)
     return Walked(ends, None, int(position))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _varint(view, p, stop):  # type: ignore[no-untyped-def]
-    """Return (value, next position, status) of a zigzag integer."""
-    raw = np.uint64(0)
-    shift = np.uint64(0)
-    for _ in range(10):
-        if p >= stop:
-            return np.int64(0), p, _SHORT
-        byte = np.uint64(view[p])
-        p += 1
-        if shift == np.uint64(63) and byte > np.uint64(1):
-            return np.int64(0), p, _VARINT
-        raw |= (byte & np.uint64(127)) << shift
-        if byte < np.uint64(128):
-            half = np.int64(raw >> np.uint64(1))
-            return (-half - np.int64(1) if raw & np.uint64(1) else half), p, _OK
-        shift += np.uint64(7)
-    return np.int64(0), p, _VARINT
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _is_utf8(view, p, stop):  # type: ignore[no-untyped-def]
-    """Whether the bytes are UTF-8 as RFC 3629 has it: shortest forms, no surrogates, at most U+10FFFF."""
-    while p < stop:
-        lead = view[p]
-        if lead < 0x80:
-            p += 1
-            continue
-        low, high = np.uint8(0x80), np.uint8(0xBF)
-        if 0xC2 <= lead <= 0xDF:
-            more = 1
-        elif 0xE0 <= lead <= 0xEF:
-            more = 2
-            if lead == 0xE0:
-                low = np.uint8(0xA0)
-            elif lead == 0xED:
-                high = np.uint8(0x9F)
-        elif 0xF0 <= lead <= 0xF4:
-            more = 3
-            if lead == 0xF0:
-                low = np.uint8(0x90)
-            elif lead == 0xF4:
-                high = np.uint8(0x8F)
-        else:
-            return False
-        if p + more >= stop:
-            return False
-        for k in range(1, more + 1):
-            if view[p + k] < low or view[p + k] > high:
-                return False
-            low, high = np.uint8(0x80), np.uint8(0xBF)
-        p += more + 1
-    return True
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _count(view, p, stop):  # type: ignore[no-untyped-def]
-    """Return (items, end the block declares or -1, next position, status) of one array block."""
-    items, p, status = _varint(view, p, stop)
-    declared = np.int64(-1)
-    if status == _OK and items < 0:
-        size, p, status = _varint(view, p, stop)
-        if status == _OK and (size < 0 or size > stop - p):
-            return items, declared, p, _COUNT
-        declared = p + size
-        items = -items
-    if status == _OK and (items < 0 or items > stop - p):
-        return items, declared, p, _COUNT
-    return items, declared, p, status
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _walk(view, start, stop, count, code, branches, n_loops, ends):  # type: ignore[no-untyped-def]
+@njit(**JIT)
+def _walk(view, start, stop, count, code, branches, left, declared, ends):  # type: ignore[no-untyped-def]
     """Return (status, sound datums, position, program line); ``ends`` receives the end of each sound datum."""
-    left = np.zeros(n_loops, dtype=np.int64)
-    declared = np.zeros(n_loops, dtype=np.int64)
     p = start
     for i in range(count):
         at = 0
         while code[at, 0] != _END:
             operation, a, b = code[at, 0], code[at, 1], code[at, 2]
-            status = _OK
+            status = OK
             at += 1
             if operation == _SKIP:
                 if a > stop - p:
-                    status = _SHORT
+                    status = SHORT
                 else:
                     p += a
             elif operation == _UNION:
-                value, p, status = _varint(view, p, stop)
-                if status == _OK and (value < 0 or value >= b):
-                    status = _BRANCH
-                if status == _OK:
+                value, p, status = varint(view, p, stop)
+                if status == OK and (value < 0 or value >= b):
+                    status = BRANCH
+                if status == OK:
                     at = branches[a + value]
             elif operation == _JUMP:
                 at = a
             elif operation in (_INT, _LONG):
-                value, p, status = _varint(view, p, stop)
-                if status == _OK and operation == _INT and (value < -(2**31) or value >= 2**31):
-                    status = _RANGE
+                value, p, status = varint(view, p, stop)
+                if status == OK and operation == _INT and (value < INT_MIN or value > INT_MAX):
+                    status = RANGE
             elif operation in (_BYTES, _STRING):
-                value, p, status = _varint(view, p, stop)
-                if status == _OK and (value < 0 or value > stop - p):
-                    status = _LENGTH
-                if status == _OK and operation == _STRING and not _is_utf8(view, p, p + value):
-                    status = _TEXT
-                if status == _OK:
+                value, p, status = varint(view, p, stop)
+                if status == OK and (value < 0 or value > stop - p):
+                    status = LENGTH
+                if status == OK and operation == _STRING and not is_utf8(view, p, p + value):
+                    status = TEXT
+                if status == OK:
                     p += value
             elif operation in (_LOOP, _NEXT):
                 more = False
@@ -318,26 +254,26 @@ def _walk(view, start, stop, count, code, branches, n_loops, ends):  # type: ign
                     left[b] -= 1
                     more = left[b] > 0
                     if not more and declared[b] >= 0 and declared[b] != p:
-                        status = _BLOCK
-                if not more and status == _OK:
-                    left[b], declared[b], p, status = _count(view, p, stop)
+                        status = BLOCK
+                if not more and status == OK:
+                    left[b], declared[b], p, status = item_count(view, p, stop, code[at - 1, 3])
                     more = left[b] > 0
-                if status == _OK:
+                if status == OK:
                     body = at if operation == _LOOP else a + 1
                     after = a if operation == _LOOP else at
                     at = body if more else after
             elif operation == _BOOL:
                 if p >= stop:
-                    status = _SHORT
+                    status = SHORT
                 elif view[p] > 1:
-                    status = _BOOLEAN
+                    status = BOOLEAN
                 else:
                     p += 1
             elif operation == _ENUM:
-                value, p, status = _varint(view, p, stop)
-                if status == _OK and (value < 0 or value >= a):
-                    status = _SYMBOL
-            if status != _OK:
+                value, p, status = varint(view, p, stop)
+                if status == OK and (value < 0 or value >= a):
+                    status = SYMBOL
+            if status != OK:
                 return status, i, p, (at - 1 if at > 0 else 0)
         ends[i] = p
-    return _OK, count, p, 0
+    return OK, count, p, 0

@@ -38,6 +38,8 @@ class WriterSchema:
         The same fields as Arrow types, all nullable.
     program : Program
         What the bounds check runs.
+    source : dict
+        The schema as it was written.
     """
 
     version: str
@@ -45,6 +47,7 @@ class WriterSchema:
     parsed: Any = field(repr=False, compare=False)
     arrow: pa.Schema = field(repr=False, compare=False)
     program: Program = field(repr=False, compare=False)
+    source: Mapping[str, Any] = field(repr=False, compare=False)
 
 
 def writer_schema(schema: Mapping[str, Any], declared: str | None = None) -> WriterSchema:
@@ -74,7 +77,7 @@ def writer_schema(schema: Mapping[str, Any], declared: str | None = None) -> Wri
     except Exception as error:  # whatever a damaged schema provokes in the parser: KeyError, RecursionError ...
         raise SchemaError(f"the writer schema is not valid Avro: {_brief(error)}") from None
     version = version_of(schema) or declared or UNKNOWN_VERSION
-    return WriterSchema(version, f"{version}:{digest}", parsed, arrow, program)
+    return WriterSchema(version, f"{version}:{digest}", parsed, arrow, program, schema)
 
 
 def version_of(schema: Mapping[str, Any]) -> str | None:
