@@ -115,7 +115,7 @@ def _time_order(row: Int, keep: Bool, mjd: Float, is_forced: Bool, exposure: Int
         n_runs = _find_runs(place, ends[k], ends[k + 1], runs, mjd, is_forced, exposure)
         while n_runs > 1:
             for run in range(0, n_runs - 1, 2):
-                _merge(place, runs[run : run + 3], buffer, mjd, is_forced, exposure)
+                _merge(place, runs[run], runs[run + 1], runs[run + 2], buffer, mjd, is_forced, exposure)
             for run in range(0, n_runs + 1, 2):
                 runs[run // 2] = runs[run]
             runs[(n_runs + 1) // 2] = ends[k + 1]
@@ -124,12 +124,13 @@ def _time_order(row: Int, keep: Bool, mjd: Float, is_forced: Bool, exposure: Int
 
 
 @njit(**_JIT)
-def _is_after(a: int, b: int, mjd: Float, is_forced: Bool, exposure: Int) -> bool:
-    if mjd[a] != mjd[b] and not (np.isnan(mjd[a]) and np.isnan(mjd[b])):
-        return mjd[a] > mjd[b] or np.isnan(mjd[a])
-    if is_forced[a] != is_forced[b]:
-        return is_forced[a]
-    return exposure[a] > exposure[b]
+def _is_after(mjd: float, other_mjd: float, is_forced: bool, other_is_forced: bool, exposure: int, other: int) -> bool:
+    """Return whether a point comes after another one; numbers, since arrays would be passed on in memory."""
+    if mjd != other_mjd and not (np.isnan(mjd) and np.isnan(other_mjd)):
+        return mjd > other_mjd or np.isnan(mjd)
+    if is_forced != other_is_forced:
+        return is_forced
+    return exposure > other
 
 
 @njit(**_JIT)
@@ -138,39 +139,43 @@ def _find_runs(place: Int, begin: int, end: int, runs: Int, mjd: Float, is_force
 
     A stretch that falls all the way is turned round: some surveys ship the latest first.
     """
-    n_runs = 0
+    n_runs, first = 0, begin
     runs[0] = begin
-    while runs[n_runs] < end:
-        first = runs[n_runs]
-        last = first + 1
-        if last < end and _is_after(place[first], place[last], mjd, is_forced, exposure):
-            while last < end and _is_after(place[last - 1], place[last], mjd, is_forced, exposure):
-                last += 1
+    while first < end:
+        falls, last = False, first + 1
+        while last < end:
+            a, b = place[last - 1], place[last]
+            is_after = _is_after(mjd[a], mjd[b], is_forced[a], is_forced[b], exposure[a], exposure[b])
+            if last == first + 1:
+                falls = is_after
+            elif is_after != falls:
+                break
+            last += 1
+        if falls:
             for k in range((last - first) // 2):
                 place[first + k], place[last - 1 - k] = place[last - 1 - k], place[first + k]
-        else:
-            while last < end and not _is_after(place[last - 1], place[last], mjd, is_forced, exposure):
-                last += 1
         n_runs += 1
-        runs[n_runs] = last
+        runs[n_runs] = first = last
     return n_runs
 
 
 @njit(**_JIT)
-def _merge(place: Int, bounds: Int, buffer: Int, mjd: Float, is_forced: Bool, exposure: Int) -> None:
-    """Merge two neighbouring stretches of ``place``; of equal points those of the first come first."""
-    left, middle, end = bounds
+def _merge(
+    place: Int, left: int, middle: int, end: int, buffer: Int, mjd: Float, is_forced: Bool, exposure: Int
+) -> None:
+    """Merge ``place[left:middle]`` and ``place[middle:end]``; of equal points those of the first come first."""
     out, right = left, middle
     for k in range(left, middle):
         buffer[k] = place[k]
-    while left < middle:
-        if right < end and _is_after(buffer[left], place[right], mjd, is_forced, exposure):
-            place[out] = place[right]
-            right += 1
-        else:
-            place[out] = buffer[left]
-            left += 1
+    while left < middle and right < end:
+        a, b = buffer[left], place[right]
+        takes_right = _is_after(mjd[a], mjd[b], is_forced[a], is_forced[b], exposure[a], exposure[b])
+        place[out] = b if takes_right else a
+        right += takes_right
+        left += not takes_right
         out += 1
+    for k in range(left, middle):
+        place[out + k - left] = buffer[k]
 
 
 # ----------------------------------------------------------------------------------------------- writing
