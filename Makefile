@@ -14,10 +14,10 @@ export OPENBLAS_NUM_THREADS := 1
 export MKL_NUM_THREADS := 1
 unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME
 
-.PHONY: help setup run test check bench interop docs chaos fuzz lock clean
+.PHONY: help setup run test check bench bench-decode interop docs chaos fuzz lock clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 21
 
 setup: $(STAMP)  ## make .venv, install the locked packages, compile the kernels once
 
@@ -53,6 +53,9 @@ check: $(STAMP)  ## format, lint, types, layers, lock
 
 bench: $(STAMP)  ## measure: alerts per second, memory, stage by stage
 	$(BIN)/python -m pytest -m bench -s tests/bench
+
+bench-decode: $(STAMP)  ## measure decoding alone, beside other libraries and the limits of the machine
+	$(BIN)/python -m pytest -m bench -s tests/bench/test_decode.py tests/bench/test_decode_task.py
 
 chaos: $(STAMP)  ## kill runs at random moments, and see the same bytes
 	$(BIN)/python -m pytest -m chaos -s

@@ -6,7 +6,7 @@ import io
 import itertools
 import json
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +25,9 @@ from pipeline.surveys.superset import arrow_schema, known_schemas
 Record = dict[str, Any]
 NIGHT = 20240212
 SYNC = b"0123456789abcdef"
+ZTF_HISTORY = {"prv_candidates": 33.7, "fp_hists": 17.3}
+"""Mean number of history rows of 24 real packets of 2023, by which histories are drawn."""
+
 _LARGEST_JITTERED = 1000.0
 _FIXED = ("ra", "dec", "jd")
 
@@ -43,8 +46,6 @@ class Corpus:
         Of every packet's container, up to its sync marker, as the survey wrote it.
     bodies : list of bytes
         The Avro bodies.
-    is_framed : bool
-        Whether the survey ships containers; Rubin sends bodies in wire messages.
     """
 
     key: str
@@ -118,7 +119,8 @@ def _ztf_new(real: Path | None, folder: Path, count: int) -> Corpus:
     if real is None:
         return simulated("ztf_4", "ZTF 4.01, simulated", "ztf", "4.01", folder, count)
     files = sorted((real / "alerts/ztf/versions/4.02").rglob("*.avro"))
-    return replicated("ztf_4", "ZTF 4.02, real, replicated", "ztf", [file.read_bytes() for file in files], count)
+    told = "ZTF 4.02, real, replicated, with long history"
+    return replicated("ztf_4", told, "ztf", [file.read_bytes() for file in files], count, ZTF_HISTORY)
 
 
 def _rubin_with_stamps(real: Path | None, folder: Path, count: int) -> Corpus:
@@ -136,13 +138,19 @@ def _rubin_long(folder: Path) -> Corpus:
     schema = known_schemas("lsst")["10.0"]
     names = {field["name"] for field in schema["fields"]}
     chosen = [
-        {name: value for name, value in record.items() if name in names}
+        {name: _none_if_empty(value) for name, value in record.items() if name in names}
         for record in records
         if len(record["prvDiaSources"] or []) >= 10
     ]
     return Corpus(
         "rubin_long", "Rubin 10.0 without stamps, real, long", "lsst", container_header(schema), encoded(schema, chosen)
     )
+
+
+def _none_if_empty(value: Any) -> Any:
+    """Return None for a record of nulls, which is how Parquet gave a record that was not there."""
+    is_empty = isinstance(value, dict) and all(inner is None for inner in value.values())
+    return None if is_empty else value
 
 
 def _elasticc(real: Path | None, count: int) -> Corpus:
@@ -187,14 +195,30 @@ def history_rows(record: Record) -> int:
     return sum(len(value) for value in record.values() if isinstance(value, list))
 
 
-def replicated(key: str, told: str, survey: str, files: Sequence[bytes], count: int) -> Corpus:
-    """Return packets made of a few real ones: new ids, every measurement shaken, stamps as they were."""
+def replicated(
+    key: str,
+    told: str,
+    survey: str,
+    files: Sequence[bytes],
+    count: int,
+    rows: Mapping[str, float] | None = None,
+) -> Corpus:
+    """Return packets made of a few real ones: new ids, every measurement shaken, stamps as they were.
+
+    ``rows`` gives the mean length of lists that get a length of their own, drawn from a geometric distribution.
+    """
     header = files[0][: HeaderCache().get(files[0]).length]
     schema = json.loads(fastavro.reader(io.BytesIO(files[0])).metadata["avro.schema"])
     records = [next(fastavro.reader(io.BytesIO(file))) for file in files]
     rng = np.random.default_rng(1)
-    made = (_renumbered(_shaken(records[i % len(records)], rng), i) for i in range(count))
+    longer = (_with_history(records[i % len(records)], rows or {}, rng) for i in range(count))
+    made = (_renumbered(_shaken(record, rng), i) for i, record in enumerate(longer))
     return Corpus(key, told, survey, header, encoded(schema, made))
+
+
+def _with_history(record: Record, rows: Mapping[str, float], rng: np.random.Generator) -> Record:
+    drawn = {name: int(rng.geometric(1 / mean)) for name, mean in rows.items()}
+    return {**record, **{name: list(itertools.islice(itertools.cycle(record[name]), n)) for name, n in drawn.items()}}
 
 
 def _shaken(value: Any, rng: np.random.Generator, name: str = "") -> Any:
