@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -139,7 +140,8 @@ def decode_frames(
         source=source,
         columns=columns,
     )
-    return _merged(decoded, slowly, np.array([place for place, _ in late], dtype=np.int64))
+    reasons = {schema.id: program for schema, program in programs.items() if isinstance(program, str)}
+    return _merged(decoded, slowly, np.array([place for place, _ in late], dtype=np.int64), reasons)
 
 
 # --------------------------------------------------------------------------------------- programs
@@ -270,7 +272,7 @@ def _decode_group(pieces: Sequence[_Piece], layout: Layout, which: dict[WriterSc
         good[[place - piece.base - piece.first for place, _ in bad]] = False
         kept.append(np.flatnonzero(good) + (piece.base + piece.first))
         versions.append((piece.schema.version, len(kept[-1])))
-    return _Result(arena.finish(), np.concatenate(kept), faults, versions)
+    return _without_double_keys(_Result(arena.finish(), np.concatenate(kept), faults, versions), layout.target)
 
 
 def _run(arena: Arena, piece: _Piece, which: int) -> list[tuple[int, str]]:
@@ -316,6 +318,37 @@ def _run(arena: Arena, piece: _Piece, which: int) -> list[tuple[int, str]]:
     return faults
 
 
+def _without_double_keys(result: _Result, target: Target) -> _Result:
+    """Return the result without packets that have a key twice in a map: a reader that makes a dict of it loses one."""
+    doubles: dict[int, str] = {}
+    for node, column in zip(target.columns, result.columns, strict=True):
+        if node.has_maps and len(column) > column.null_count:
+            rows = (row for row, value in enumerate(column.to_pylist()) if _has_double_key(value))
+            doubles |= dict.fromkeys(rows, f"field {node.path}: a key stands twice in a map")
+    if not doubles:
+        return result
+    keep = np.ones(len(result.kept), dtype=bool)
+    keep[list(doubles)] = False
+    faults = [*result.faults, *((int(result.kept[row]), reason) for row, reason in doubles.items())]
+    ends = np.cumsum([0, *(rows for _, rows in result.versions)])
+    versions = [
+        (version, int(keep[first:last].sum()))
+        for (version, _), first, last in zip(result.versions, ends, ends[1:], strict=False)
+    ]
+    mask = pa.array(keep)
+    return _Result([column.filter(mask) for column in result.columns], result.kept[keep], faults, versions)
+
+
+def _has_double_key(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(_has_double_key, value.values()))
+    if not isinstance(value, list):
+        return False
+    if value and isinstance(value[0], tuple):  # the entries of a map
+        return len({key for key, _ in value}) < len(value) or any(_has_double_key(item) for _, item in value)
+    return any(map(_has_double_key, value))
+
+
 def _reason(program: Program, status: int, field: int, left: int, at: int) -> str:
     if status == kernel.STRAY:
         return f"{left} stray bytes follow the last field at byte {at}"
@@ -354,7 +387,7 @@ def _divided(
     return Decoded(raw, cutouts, points_of(whole), kept, sorted(faults))
 
 
-def _merged(fast: Decoded, slowly: Decoded, places: NDArray[np.int64]) -> Decoded:
+def _merged(fast: Decoded, slowly: Decoded, places: NDArray[np.int64], reasons: dict[str, str]) -> Decoded:
     """Return the rows of both in source order; ``places`` are those of the packets that went the slow way."""
     kept = np.concatenate([fast.kept, places[slowly.kept]])
     order = np.argsort(kept, kind="stable")
@@ -364,4 +397,4 @@ def _merged(fast: Decoded, slowly: Decoded, places: NDArray[np.int64]) -> Decode
     )
     points = np.concatenate([fast.points, slowly.points])[order]
     faults = sorted([*fast.faults, *((int(places[index]), reason) for index, reason in slowly.faults)])
-    return Decoded(raw, cutouts, points, kept[order], faults)
+    return Decoded(raw, cutouts, points, kept[order], faults, reasons)

@@ -21,7 +21,6 @@ _NUMBERS = {
     ("boolean", "bool"): k.BOOL,
     ("int", "int32"): k.INT,
     ("int", "date32[day]"): k.INT,
-    ("int", "time32[ms]"): k.INT,
     ("int", "int64"): k.INT_AS_LONG,
     ("int", "double"): k.INT_AS_DOUBLE,
     ("float", "float"): k.FLOAT,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,8 @@ class Decoded:
         int64 (n,): index of each row's datum in the input.
     faults : list of (int, str)
         Index of each datum that could not be decoded, and why.
+    slow : dict of str to str
+        Ids of the writer schemas that the kernel does not decode, and why: fastavro has read them.
     """
 
     raw: pa.Table
@@ -40,11 +42,12 @@ class Decoded:
     points: np.ndarray
     kept: np.ndarray
     faults: list[tuple[int, str]]
+    slow: dict[str, str] = field(default_factory=dict)
 
 
 def raw_schema(superset: pa.Schema, cutout_columns: Sequence[str]) -> pa.Schema:
     """Return the schema of :attr:`Decoded.raw`."""
-    inner = [field for field in superset if field.name not in cutout_columns]
+    inner = [item for item in superset if item.name not in cutout_columns]
     return pa.schema([pa.field("schema_version", pa.string()), *inner, pa.field("origin_added", pa.string())])
 
 
@@ -56,9 +59,9 @@ def cutout_schema(superset: pa.Schema, cutout_columns: Sequence[str]) -> pa.Sche
 def points_of(table: pa.Table) -> np.ndarray:
     """Return 1 + the total length of each row's top-level lists, int64 (n,)."""
     total = np.ones(table.num_rows, dtype=np.int64)
-    for field in table.schema:
-        if pa.types.is_list(field.type):
-            lengths = pc.fill_null(pc.list_value_length(table.column(field.name)), 0)
+    for item in table.schema:
+        if pa.types.is_list(item.type):
+            lengths = pc.fill_null(pc.list_value_length(table.column(item.name)), 0)
             total += lengths.to_numpy().astype(np.int64)
     return total
 

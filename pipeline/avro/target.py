@@ -48,6 +48,11 @@ class Node:
         """Whether it has a buffer of values or offsets of its own."""
         return not (pa.types.is_struct(self.dtype) or pa.types.is_null(self.dtype))
 
+    @property
+    def has_maps(self) -> bool:
+        """Whether it is a map, or has one in it."""
+        return pa.types.is_map(self.dtype) or any(kid.has_maps for kid in self.kids)
+
     def kid(self, name: str) -> Node | None:
         """Return the field of a record by name."""
         index = self.dtype.get_field_index(name)

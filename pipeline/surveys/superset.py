@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, reduce
 from importlib import resources
 from typing import Any
 
@@ -33,7 +33,12 @@ _LOGICAL = {
     ("int", "date"): pa.date32(),
     ("long", "timestamp-millis"): pa.timestamp("ms", "UTC"),
     ("long", "timestamp-micros"): pa.timestamp("us", "UTC"),
+    ("long", "timestamp-nanos"): pa.timestamp("ns", "UTC"),
+    ("long", "local-timestamp-millis"): pa.timestamp("ms"),
+    ("long", "local-timestamp-micros"): pa.timestamp("us"),
+    ("long", "local-timestamp-nanos"): pa.timestamp("ns"),
 }
+"""Other logical types (times of day, uuid, duration) are kept as the number, text or bytes that carry them."""
 _WIDER = {
     (pa.int32(), pa.int64()): pa.int64(),
     (pa.float32(), pa.float64()): pa.float64(),
@@ -94,7 +99,7 @@ def arrow_schema(schema: Mapping[str, Any]) -> pa.Schema:
     Raises
     ------
     SchemaError
-        The schema is not a record, is recursive, or has a union of several non-null types.
+        The schema is not a record, is recursive, or has a union of several types that no column holds.
     """
     dtype = _arrow_type(schema, "", {}, "")
     if not pa.types.is_struct(dtype):
@@ -114,7 +119,7 @@ def _arrow_type(schema: Any, namespace: str, named: dict[str, pa.DataType | None
     if isinstance(schema, list):
         kinds = [kind for kind in schema if kind != "null"]
         if len(kinds) > 1:
-            raise SchemaError(f"field {path} is a union of several types, which no column holds")
+            return _union_type(kinds, namespace, named, path)
         return _arrow_type(kinds[0] if kinds else "null", namespace, named, path)
     if isinstance(schema, str):
         if schema in _PRIMITIVE:
@@ -149,6 +154,17 @@ def _arrow_type(schema: Any, namespace: str, named: dict[str, pa.DataType | None
         )
     named[name] = dtype
     return dtype
+
+
+def _union_type(kinds: Sequence[Any], namespace: str, named: dict[str, pa.DataType | None], path: str) -> pa.DataType:
+    """Return the type that holds all the numbers of a union: records and texts cannot be told apart in one column."""
+    types = [_arrow_type(kind, namespace, named, path) for kind in kinds]
+    try:
+        if any(pa.types.is_nested(dtype) for dtype in types):
+            raise SchemaError("nested")
+        return reduce(lambda first, second: merge(first, second, path), types)
+    except SchemaError:
+        raise SchemaError(f"field {path} is a union of several types, which no column holds") from None
 
 
 # --------------------------------------------------------------------------------------- union of versions
@@ -293,16 +309,16 @@ def widen(array: pa.Array, dtype: pa.DataType) -> pa.Array:
 
 
 def plain(dtype: pa.DataType) -> pa.DataType:
-    """Return ``dtype`` with timestamps as the integers that Avro stores, so that no value is out of range."""
+    """Return ``dtype`` with dates and times as the integers that Avro stores, so that no value is out of range."""
     if pa.types.is_struct(dtype):
         return pa.struct([pa.field(field.name, plain(field.type)) for field in dtype])
     if pa.types.is_list(dtype):
         return pa.list_(plain(dtype.value_type))
     if pa.types.is_map(dtype):
         return pa.map_(pa.string(), plain(dtype.item_type))
-    if pa.types.is_timestamp(dtype):
-        return pa.int64()
-    return pa.int32() if pa.types.is_date(dtype) else dtype
+    if pa.types.is_temporal(dtype):
+        return pa.int64() if dtype.bit_width == 64 else pa.int32()
+    return dtype
 
 
 def to_version(rows: pa.Table, schema: Mapping[str, Any]) -> list[dict[str, Any]]:
