@@ -23,7 +23,7 @@ _JIT: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
 
 
 @cache
-def leap_seconds() -> tuple[Float, Float]:
+def _leap_seconds() -> tuple[Float, Float]:
     """Return (UTC MJD from which it holds, TAI - UTC in seconds), from 1972 on."""
     table = erfa.leap_seconds.get()
     table = table[table["year"] >= 1972]
@@ -55,39 +55,30 @@ def utc_to_tai(mjd_utc: ArrayLike) -> Float:
         TAI, days; NaN before 1972 and where the input is not finite.
     """
     utc = np.asarray(mjd_utc, dtype=np.float64)
-    return _utc_to_tai(utc.ravel(), *leap_seconds()).reshape(utc.shape)
+    return _utc_to_tai(utc.ravel(), *_leap_seconds()).reshape(utc.shape)
 
 
 @njit(**_JIT)
-def tai_of_utc(utc: float, start: Float, offset: Float) -> float:
-    """Convert one UTC to TAI, days, with the table of :func:`leap_seconds`: what :func:`utc_to_tai` does to each."""
-    if not np.isfinite(utc):
-        return np.nan
-    day = np.floor(utc)
-    place = len(start) - 1
-    while place >= 0 and start[place] > day:
-        place -= 1
-    if place < 0:
-        return np.nan
-    tomorrow = place
-    if place + 1 < len(start) and start[place + 1] <= day + 1.0:
-        tomorrow += 1
-    stretch = 1.0 + (offset[tomorrow] - offset[place]) / SECONDS_PER_DAY
-    return day + (utc - day) * stretch + offset[place] / SECONDS_PER_DAY
-
-
-@njit(**_JIT)
-def _utc_to_tai(utc: Float, start: Float, offset: Float) -> Float:
-    out = np.empty(len(utc))
-    for i in range(len(utc)):
-        out[i] = tai_of_utc(utc[i], start, offset)
+def _utc_to_tai(mjd_utc: Float, start: Float, offset: Float) -> Float:
+    out = np.full(len(mjd_utc), np.nan)
+    for i in range(len(mjd_utc)):
+        day = np.floor(mjd_utc[i])
+        place = len(start) - 1
+        while place >= 0 and start[place] > day:
+            place -= 1
+        if place < 0 or not np.isfinite(day):
+            continue
+        elapsed = mjd_utc[i] - day
+        if place + 1 < len(start) and start[place + 1] <= day + 1.0:
+            elapsed *= 1.0 + (offset[place + 1] - offset[place]) / SECONDS_PER_DAY
+        out[i] = day + elapsed + offset[place] / SECONDS_PER_DAY
     return out
 
 
 def tai_to_utc(mjd_tai: ArrayLike) -> Float:
     """Convert TAI to UTC: the inverse of :func:`utc_to_tai`; shape kept, days."""
     tai = np.asarray(mjd_tai, dtype=np.float64)
-    start, offset = leap_seconds()
+    start, offset = _leap_seconds()
     with np.errstate(invalid="ignore"):
         place = np.searchsorted(start + offset / SECONDS_PER_DAY, tai, side="right") - 1
         before = offset[np.maximum(place, 0)]

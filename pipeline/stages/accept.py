@@ -5,7 +5,7 @@ After this stage no other one removes or reorders a row.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,39 +89,36 @@ def accept(
         The declared input cut; rows for which it is not TRUE are rejected as ``cut``.
     """
     raw = arrivals.raw
-    ids = survey.alert_id(raw)
-    reasons = survey.faults(raw).to_pylist() if raw.num_rows else []
-    details: list[str | None] = list(reasons)
-    whole = np.array([reason is None for reason in reasons], dtype=bool)
+    ids, reasons = survey.alert_id(raw), survey.faults(raw)
+    whole = reasons.is_null().to_numpy(zero_copy_only=False)
+    refused = {int(row): (NOT_NORMALISABLE, reasons[int(row)].as_py()) for row in np.flatnonzero(~whole)}
     alerts, broken = _normalise(_rows(raw, whole), survey)
-    rows = np.flatnonzero(whole)
-    for place, reason in broken.items():
-        details[int(rows[place])] = reason
-    whole[rows[list(broken)]] = False
-    kinds: list[str | None] = [None if detail is None else NOT_NORMALISABLE for detail in details]
+    if broken:
+        rows = np.flatnonzero(whole)[list(broken)]
+        refused |= {int(row): (NOT_NORMALISABLE, reason) for row, reason in zip(rows, broken.values(), strict=True)}
+        whole[rows] = False
     nights = np.full(raw.num_rows, paths.UNKNOWN_NIGHT, dtype=np.int32)
     nights[whole] = survey.night_of(alerts)
     kept = whole.copy()
     if night is not None:
-        _mark(kinds, details, kept & (nights != night), OTHER_NIGHT, [f"night {value}" for value in nights.tolist()])
-        kept &= nights == night
+        others = np.flatnonzero(kept & (nights != night))
+        refused |= {int(row): (OTHER_NIGHT, f"night {nights[row]}") for row in others}
+        kept[others] = False
     if cut is not None:
-        passed = conditions.evaluate(cut, raw)
-        _mark(kinds, details, kept & ~passed, CUT, [f"not {cut.text}"] * raw.num_rows)
-        kept &= passed
+        failed = np.flatnonzero(kept & ~conditions.evaluate(cut, raw))
+        refused |= {int(row): (CUT, f"not {cut.text}") for row in failed}
+        kept[failed] = False
     key = pa.field("alert_id", pa.int64(), nullable=False)
-    raw_out = _rows(raw.add_column(0, key, ids), kept)
-    cutouts_out = _rows(arrivals.cutouts.add_column(0, key, ids), kept)
     provenance = arrivals.provenance.add_column(0, pa.field("alert_id", pa.int64()), ids)
-    provenance = _rows(provenance.append_column("processed_mjd", survey.processed_mjd(raw)), kept)
+    provenance = provenance.append_column("processed_mjd", survey.processed_mjd(raw))
     return Accepted(
-        raw_out,
-        cutouts_out,
+        _rows(raw.add_column(0, key, ids), kept),
+        _rows(arrivals.cutouts.add_column(0, key, ids), kept),
         _rows(alerts, kept[whole]),
-        provenance,
+        _rows(provenance, kept),
         nights[kept],
         arrivals.position[kept],
-        _rejected(arrivals, kinds, details, ids, nights, source),
+        _rejected(arrivals, refused, ids, nights, source),
         arrivals.position[~kept],
     )
 
@@ -129,13 +126,6 @@ def accept(
 def _rows(table: pa.Table, keep: np.ndarray) -> pa.Table:
     """Return the rows to keep; as a rule all of them, and then no stamp is copied."""
     return table if keep.all() else table.filter(pa.array(keep))
-
-
-def _mark(
-    kinds: list[str | None], details: list[str | None], where: np.ndarray, kind: str, detail: Sequence[str]
-) -> None:
-    for row in np.flatnonzero(where).tolist():
-        kinds[row], details[row] = kind, detail[row]
 
 
 def _normalise(raw: pa.Table, survey: Survey) -> tuple[pa.Table, dict[int, str]]:
@@ -154,18 +144,21 @@ def _normalise(raw: pa.Table, survey: Survey) -> tuple[pa.Table, dict[int, str]]
 
 def _rejected(
     arrivals: Arrivals,
-    kinds: Sequence[str | None],
-    details: Sequence[str | None],
+    refused: Mapping[int, tuple[str, str]],
     ids: pa.Array | pa.ChunkedArray,
     nights: np.ndarray,
     source: str,
 ) -> pa.Table:
-    rows = [row for row, kind in enumerate(kinds) if kind is not None]
+    """Return the rejects of the rows refused, given with their reason and detail."""
+    if not refused:
+        return REJECTS.empty_table()
+    rows = sorted(refused)
     taken = arrivals.provenance.take(pa.array(rows, pa.int64()))
-    bodies = [arrivals.bodies[row] if arrivals.bodies is not None and kinds[row] != CUT else None for row in rows]
+    whole = arrivals.bodies
+    bodies = [whole[row] if whole is not None and refused[row][0] != CUT else None for row in rows]
     columns = {
-        "reason": pa.array([kinds[row] for row in rows], pa.string()),
-        "detail": pa.array([details[row] for row in rows], pa.string()),
+        "reason": pa.array([refused[row][0] for row in rows], pa.string()),
+        "detail": pa.array([refused[row][1] for row in rows], pa.string()),
         "source": pa.array([source] * len(rows), pa.string()),
         "member": taken.column("member"),
         "offset": taken.column("offset"),

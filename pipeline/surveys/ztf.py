@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from pipeline import night
 from pipeline.lightcurve import MISSING, Bool, Float, Int, Points, first_detection, time_order
-from pipeline.photometry import mag_from_flux
+from pipeline.photometry import flux_at_zero_point, mag_from_flux
 from pipeline.surveys.base import Survey, assemble, first_fault, first_known, labels, nullable, position_faults
 from pipeline.surveys.records import Records
 from pipeline.surveys.ztf_points import (
@@ -138,11 +138,14 @@ def _count_losses(name: str, row: Int, records: Records, reasons: dict[str, int]
         shipped = fluxes.is_valid().to_numpy(zero_copy_only=False)
     elif "forcediffimflux" not in records:
         return
+    counts, zero_point = forced_counts(records), records.floats("magzpsci")
+    flux = flux_at_zero_point(counts, zero_point)
+    is_placed = _in_range(night.mjd_from_jd(records.floats("jd"))) & (_band(records) >= 0)
     tests = (
         ("failed status", ~_good_status(records)),
-        ("no flux", np.isnan(forced_counts(records))),
-        ("no zero point", np.isnan(records.floats("magzpsci"))),
-        ("no time or band", ~measure([forced(records, row)])[1]),
+        ("no flux", np.isnan(counts)),
+        ("no zero point", np.isnan(zero_point)),
+        ("no time or band", ~(is_placed & np.isfinite(flux))),
     )
     for reason, failed in tests:
         reasons[reason] += int(np.count_nonzero(shipped & failed))

@@ -84,9 +84,9 @@ def measure(parts: Sequence[Part]) -> tuple[Points, Bool]:
         _epochs(
             *(part.records.floats(name) for name in ("jd", "exptime", "distnr", "magnr")),
             *(part.records.integers(name) for name in ("fid", "pid", "field", "rcid")),
-            *night.leap_seconds(),
             *(values[at] for values in (points.mjd, points.band, points.exposure, points.reference, mag[1])),
         )
+    points.mjd[:] = night.utc_to_tai(points.mjd)
     own, reference = flux_from_mag(mag)
     for part, at in zip(parts, places, strict=True):
         _fluxes(
@@ -109,9 +109,7 @@ def _epochs(
     pid: Int,
     field: Int,
     rcid: Int,
-    leap_start: Float,
-    leap_offset: Float,
-    mjd: Float,
+    mjd_utc: Float,
     band: NDArray[np.int8],
     exposure: Int,
     reference: Int,
@@ -119,11 +117,10 @@ def _epochs(
 ) -> None:
     for i in range(len(jd)):
         start = jd[i] - night.MJD_ZERO_JD
-        if start >= FIRST_NIGHT_MJD and start <= LAST_MJD:
-            seconds = exptime[i] if exptime[i] > 0.0 else DEFAULT_EXPOSURE_SEC
-            mjd[i] = night.tai_of_utc(start + seconds / (2.0 * night.SECONDS_PER_DAY), leap_start, leap_offset)
-        else:
-            mjd[i] = np.nan
+        seconds = exptime[i] if exptime[i] > 0.0 else DEFAULT_EXPOSURE_SEC
+        mjd_utc[i] = start + seconds / (2.0 * night.SECONDS_PER_DAY)
+        if not (start >= FIRST_NIGHT_MJD and start <= LAST_MJD):
+            mjd_utc[i] = np.nan
         band[i] = fid[i] - 1 if fid[i] >= 1 and fid[i] <= N_BANDS else -1
         exposure[i] = pid[i] if pid[i] > 0 else MISSING
         reference[i] = field[i] * 100 + rcid[i] if field[i] > 0 and rcid[i] >= 0 else MISSING
