@@ -13,6 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.avro import kernel as k
+from pipeline.avro.memory import take
 from pipeline.avro.program import Program
 from pipeline.avro.target import BITS, OFFSETS, TEXT, Node, Target
 
@@ -108,11 +109,10 @@ class Arena:
                 slot[3] = size
                 size += _aligned(bits)
         self.slots = slots
-        self.buffer = pa.allocate_buffer(size + _ALIGN)
-        self.a8 = np.frombuffer(self.buffer, dtype=np.uint8)
+        self.buffer, memory = take(_aligned(size) + _ALIGN)
+        self.a8 = memory[: _aligned(size) + _ALIGN]
         self.a8[:] = 0
-        whole = self.a8[: len(self.a8) // 8 * 8]
-        self.views = (self.a8, *(whole.view(kind) for kind in (np.uint32, np.uint64, np.float32, np.float64)))
+        self.views = (self.a8, *(self.a8.view(kind) for kind in (np.uint32, np.uint64, np.float32, np.float64)))
         self.tables = [self._table(program) for program in self.layout.programs]
 
     def _place_texts(self) -> None:
@@ -120,8 +120,8 @@ class Arena:
             raise TooLargeError
         ends = np.cumsum(self.buffers[k.CAPACITY])
         self.buffers[k.BASE] = ends - self.buffers[k.CAPACITY]
-        self.heap_buffer = pa.allocate_buffer(int(ends[-1]))
-        self.heap = np.frombuffer(self.heap_buffer, dtype=np.uint8)
+        self.heap_buffer, memory = take(int(ends[-1]))
+        self.heap = memory[: int(ends[-1])]
 
     def _table(self, program: Program) -> Int:
         """Return the field table of one program: its nodes' places in this arena."""
@@ -142,7 +142,7 @@ class Arena:
     # ------------------------------------------------------------------------------- growing and undoing
     def grow_rows(self, domain: int, rows: int) -> None:
         """Make room for ``rows`` items of a list; what is there stays."""
-        old, slots = self.a8, self.slots
+        old, slots, lease = self.a8, self.slots, self.buffer  # while it is held, nobody else gets its memory
         self.domains[k.ROWS_MOST, domain] = max(rows + 64, int(1.5 * self.domains[k.ROWS_MOST, domain]))
         self._place()
         now = self.domains[k.ROWS_NOW]
@@ -155,15 +155,17 @@ class Arena:
             if before[3] >= 0:
                 size = (rows + 7) // 8
                 self.a8[after[3] : after[3] + size] = old[before[3] : before[3] + size]
+        del lease
 
     def grow_texts(self, place: int, size: int) -> None:
         """Make room for ``size`` bytes in one text buffer; what is there stays."""
-        old, bases = self.heap, self.buffers[k.BASE].copy()
+        old, bases, lease = self.heap, self.buffers[k.BASE].copy(), self.heap_buffer
         most = min(max(size + 4096, int(1.5 * self.buffers[k.CAPACITY, place])), _MOST_TEXT)
         self.buffers[k.CAPACITY, place] = max(most, size)
         self._place_texts()
         for before, after, length in zip(bases, self.buffers[k.BASE], self.buffers[k.LENGTH_NOW], strict=True):
             self.heap[after : after + length] = old[before : before + length]
+        del lease
 
     def undo(self) -> None:
         """Forget the body that could not be decoded."""

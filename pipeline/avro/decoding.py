@@ -140,7 +140,7 @@ def decode_frames(
         source=source,
         columns=columns,
     )
-    reasons = {schema.id: program for schema, program in programs.items() if isinstance(program, str)}
+    reasons = {late[index][1].schema.id: str(programs[late[index][1].schema]) for index in slowly.kept.tolist()}
     return _merged(decoded, slowly, np.array([place for place, _ in late], dtype=np.int64), reasons)
 
 

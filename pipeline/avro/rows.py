@@ -34,7 +34,7 @@ class Decoded:
     faults : list of (int, str)
         Index of each datum that could not be decoded, and why.
     slow : dict of str to str
-        Ids of the writer schemas that the kernel does not decode, and why: fastavro has read them.
+        Ids of the writer schemas whose packets fastavro has read, and why the kernel does not decode them.
     """
 
     raw: pa.Table
