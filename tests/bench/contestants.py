@@ -8,25 +8,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import fastavro
+import numpy as np
 import pyarrow as pa
 from corpora import Corpus
 from reframing import by_datafusion, by_polars, reframe, resolvable
 
 from pipeline import avro
-from pipeline.avro.container import Datum, HeaderCache
-from pipeline.avro.rows import Decoded
+from pipeline.avro import Datum, Decoded, Frames, HeaderCache
 from pipeline.dumps import Reader, datums, list_sources, segments
 from pipeline.schema import content_hashes
 from pipeline.surveys import get as get_survey
 from pipeline.surveys.superset import widen
 
-BATCH_PACKETS = 256
+BATCH_PACKETS = 512
 
 
 def ours_from_tar(path: Path, survey: str) -> list[Decoded]:
     """Decode an archive on tmpfs, headers included, with what the decode task uses."""
     (source,) = list_sources([str(path)])
-    reader = Reader()
+    found, reader = get_survey(survey), Reader()
     pending: list[Datum] = []
     out = []
     for segment in segments(source):
@@ -34,9 +34,9 @@ def ours_from_tar(path: Path, survey: str) -> list[Decoded]:
             assert isinstance(item, Datum)
             pending.append(item)
             if len(pending) == BATCH_PACKETS:
-                out.append(ours_from_bodies(pending, survey))
+                out.append(avro.decode(pending, found.superset, found.cutout_columns))
                 pending = []
-    return [*out, ours_from_bodies(pending, survey)] if pending else out
+    return [*out, avro.decode(pending, found.superset, found.cutout_columns)] if pending else out
 
 
 def read_only(path: Path) -> int:
@@ -46,16 +46,24 @@ def read_only(path: Path) -> int:
     return sum(1 for segment in segments(source) for _ in datums(segment, reader))
 
 
-def ours_from_bodies(data: list[Datum], survey: str) -> Decoded:
-    """Decode bodies that the caller has taken out of their containers."""
+def ours_from_bodies(frames: Frames, survey: str) -> Decoded:
+    """Decode bodies that lie one behind the other in one buffer."""
     found = get_survey(survey)
-    return avro.decode(data, found.superset, found.cutout_columns)
+    return avro.decode_frames([frames], found.superset, found.cutout_columns)
 
 
-def datums_of(corpus: Corpus) -> list[Datum]:
-    """Return the bodies of a corpus with their schema."""
-    schema = HeaderCache().get(corpus.files[0]).schema
-    return [Datum(body, 0, len(body), schema) for body in corpus.bodies]
+def joined_bodies(corpus: Corpus) -> Frames:
+    """Return the bodies of a corpus in one buffer, with their schema."""
+    stop = np.cumsum([len(body) for body in corpus.bodies])
+    return Frames(
+        np.frombuffer(b"".join(corpus.bodies), np.uint8),
+        np.concatenate([[0], stop[:-1]]),
+        stop,
+        np.zeros(len(stop), np.int64),
+        pa.nulls(len(stop), pa.string()),
+        np.zeros(len(stop), np.int32),
+        (HeaderCache().get(corpus.files[0]).schema,),
+    )
 
 
 @dataclass
@@ -78,7 +86,7 @@ class Contest:
     def __post_init__(self) -> None:
         corpus, folder = self.corpus, self.folder
         tar = corpus.write_tar(folder / "corpus.tar")
-        data = datums_of(corpus)
+        frames = joined_bodies(corpus)
         parsed = fastavro.parse_schema(corpus.schema)
         lean = resolvable(corpus.schema)
         joined = reframe(corpus.files, corpus.header, lean)
@@ -99,7 +107,7 @@ class Contest:
 
         self.calls: dict[str, Callable[[], object]] = {
             "ours, tar": lambda: ours_from_tar(tar, corpus.survey),
-            "ours, bodies": lambda: ours_from_bodies(data, corpus.survey),
+            "ours, bodies": lambda: ours_from_bodies(frames, corpus.survey),
             "fastavro.reader": reader,
             "fastavro schemaless": schemaless,
             "re-framing alone": lambda: reframe(corpus.files, corpus.header, lean),

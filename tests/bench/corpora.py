@@ -6,7 +6,7 @@ import io
 import itertools
 import json
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -82,31 +82,6 @@ class Corpus:
         return path
 
 
-def corpora(real: Path | None, folder: Path, count: int) -> Iterator[Corpus]:
-    """Yield the corpora one by one, with about ``count`` packets each.
-
-    Parameters
-    ----------
-    real : pathlib.Path or None
-        Folder of real alerts.
-    folder : pathlib.Path
-        For the simulator's files.
-    count : int
-        Packets of a corpus; fewer where the packets are very long, more where they are short.
-    """
-    yield _ztf_old(real, folder, count)
-    yield _ztf_new(real, folder, count)
-    yield simulated("ztf_simulated", "ZTF 4.02, simulated", "ztf", "4.02", folder, count)
-    yield _rubin_with_stamps(real, folder, count)
-    yield simulated(
-        "rubin_simulated", "Rubin 10.0 without stamps, simulated", "lsst", "10.0", folder, count, stamps=False
-    )
-    yield invented("rubin_fake", "Rubin 11.0 without stamps, invented", "lsst", "11.0", count)
-    if real is not None:
-        yield _rubin_long(real / "alerts/lsst/fink_transfer_2026-03-10")
-    yield _elasticc(real, count * 5)
-
-
 def _ztf_old(real: Path | None, folder: Path, count: int) -> Corpus:
     if real is None:
         return simulated("ztf_3", "ZTF 3.3, simulated", "ztf", "3.3", folder, count)
@@ -132,9 +107,11 @@ def _rubin_with_stamps(real: Path | None, folder: Path, count: int) -> Corpus:
     return replicated("rubin_stamps", "Rubin 7.4 with stamps, real, replicated", "lsst", files, count)
 
 
-def _rubin_long(folder: Path) -> Corpus:
+def _rubin_long(real: Path | None, folder: Path, count: int) -> Corpus | None:
     """Rubin's own rows with hundreds of history rows, which a broker shipped as Parquet, encoded anew."""
-    _, records = survey_samples.transfer(folder)
+    if real is None:
+        return None
+    _, records = survey_samples.transfer(real / "alerts/lsst/fink_transfer_2026-03-10")
     schema = known_schemas("lsst")["10.0"]
     names = {field["name"] for field in schema["fields"]}
     chosen = [
@@ -153,11 +130,38 @@ def _none_if_empty(value: Any) -> Any:
     return None if is_empty else value
 
 
-def _elasticc(real: Path | None, count: int) -> Corpus:
+def _elasticc(real: Path | None, folder: Path, count: int) -> Corpus:
     if real is None:
-        return invented("elasticc", "ELAsTiCC 0.9, invented", "elasticc", "0.9", count)
-    header, bodies = taken_apart(members(real / "alerts/elasticc/elasticc_5607_alerts.tar.gz", count))
-    return Corpus("elasticc", "ELAsTiCC 0.9, real", "elasticc", header, bodies)
+        return invented("elasticc", "ELAsTiCC 0.9, invented", "elasticc_v1", "0.9", 5 * count)
+    header, bodies = taken_apart(members(real / "alerts/elasticc/elasticc_5607_alerts.tar.gz", 5 * count))
+    return Corpus("elasticc", "ELAsTiCC 0.9, real", "elasticc_v1", header, bodies)
+
+
+def _ztf_simulated(real: Path | None, folder: Path, count: int) -> Corpus:
+    return simulated("ztf_simulated", "ZTF 4.02, simulated", "ztf", "4.02", folder, count)
+
+
+def _rubin_simulated(real: Path | None, folder: Path, count: int) -> Corpus:
+    told = "Rubin 10.0 without stamps, simulated"
+    return simulated("rubin_simulated", told, "lsst", "10.0", folder, count, stamps=False)
+
+
+def _rubin_fake(real: Path | None, folder: Path, count: int) -> Corpus:
+    return invented("rubin_fake", "Rubin 11.0 without stamps, invented", "lsst", "11.0", count)
+
+
+CORPORA: dict[str, Callable[[Path | None, Path, int], Corpus | None]] = {
+    "ztf_3": _ztf_old,
+    "ztf_4": _ztf_new,
+    "ztf_simulated": _ztf_simulated,
+    "rubin_stamps": _rubin_with_stamps,
+    "rubin_simulated": _rubin_simulated,
+    "rubin_fake": _rubin_fake,
+    "rubin_long": _rubin_long,
+    "elasticc": _elasticc,
+}
+"""What makes each corpus, from the folder of real alerts or None, a folder for the simulator's files, and the number of
+packets wanted; None where it cannot be made."""
 
 
 # ---------------------------------------------------------------------------------------------- how they are made
@@ -244,7 +248,7 @@ def _renumbered(record: Record, number: int) -> Record:
     return record
 
 
-def encoded(schema: dict[str, Any], records: Any) -> list[bytes]:
+def encoded(schema: dict[str, Any], records: Iterable[Record]) -> list[bytes]:
     """Return the records' Avro bodies."""
     parsed = fastavro.parse_schema(schema)
     out = []
