@@ -113,14 +113,14 @@ def test_base_256_sizes(tmp_path):
         out.write(info.tobuf(tarfile.GNU_FORMAT))
         out.seek(BLOCK + size)
         out.write(tar([("next.avro", b"abc")]))
-    with FileStream(str(file), buffering=0) as stream:
+    with FileStream(str(file)) as stream:
         assert [(m.name, m.size) for m in members(stream, "big.tar")] == [("big.avro", size), ("next.avro", 3)]
     pax = info.tobuf(tarfile.PAX_FORMAT)
     with file.open("wb") as out:
         out.write(pax)
         out.seek(len(pax) + size)
         out.write(bytes(1024))
-    with FileStream(str(file), buffering=0) as stream:
+    with FileStream(str(file)) as stream:
         assert [(m.name, m.size) for m in members(stream, "big.tar")] == [("big.avro", size)]
 
 

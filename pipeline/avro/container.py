@@ -6,15 +6,17 @@ wrong becomes a :class:`Fault` with its position, and its neighbours stay.
 
 from __future__ import annotations
 
-import zlib
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from mmap import mmap
 
-import cramjam
-import zstandard
+import numpy as np
+from numpy.typing import NDArray
 
-from pipeline.avro.check import walk
+from pipeline.avro.check import _walk, walk
+from pipeline.avro.codecs import CODECS, decompress
+from pipeline.avro.primitives import OK
 from pipeline.avro.schema import WriterSchema, parse_text
 from pipeline.errors import SchemaError
 
@@ -100,16 +102,49 @@ class Block:
     count: int
 
 
+@dataclass(frozen=True, slots=True)
+class HeaderTable:
+    """Known headers as one kernel wants them.
+
+    Attributes
+    ----------
+    text : numpy.ndarray
+        uint8: the bytes of all headers, one behind the other.
+    bounds : numpy.ndarray
+        int64 (n + 1,): where each begins in ``text``, and the end.
+    is_plain : numpy.ndarray
+        bool (n,): whether its blocks are stored as they are (codec ``null``).
+    schema : numpy.ndarray
+        int32 (n,): place of each header's schema in ``schemas``.
+    schemas : tuple of WriterSchema
+        Fewer than headers, where some differ in documentation only.
+    """
+
+    text: NDArray[np.uint8]
+    bounds: NDArray[np.int64]
+    is_plain: NDArray[np.bool_]
+    schema: NDArray[np.int32]
+    schemas: tuple[WriterSchema, ...]
+
+
 class HeaderCache:
     """Headers by their bytes: a schema of 25 kB is parsed once, not once per packet.
 
     A header ends with the zero that closes its map, so a file that starts with the bytes of a known header has that
     header. The sync marker, which differs from file to file, is not part of it.
+
+    Parameters
+    ----------
+    capacity : int
+        Headers kept.
+    max_bytes : int
+        Bytes of headers kept, the last one not counted.
     """
 
-    def __init__(self, capacity: int = 64) -> None:
+    def __init__(self, capacity: int = 64, max_bytes: int = MAX_HEADER_BYTES) -> None:
         self._known: list[tuple[bytes, Header]] = []
-        self._capacity = capacity
+        self._table: HeaderTable | None = None
+        self._limits = capacity, max_bytes
 
     def get(self, data: bytes | memoryview | mmap) -> Header:
         """Return the header of a container.
@@ -126,8 +161,29 @@ class HeaderCache:
                 return header
         header = _read_header(data)
         self._known.insert(0, (bytes(data[: header.length]), header))
-        del self._known[self._capacity :]
+        capacity, max_bytes = self._limits
+        while len(self._known) > 1 and (
+            len(self._known) > capacity or sum(len(text) for text, _ in self._known[1:]) > max_bytes
+        ):
+            del self._known[-1]
+        self._table = None
         return header
+
+    def table(self) -> HeaderTable:
+        """Return the headers known by now; the same object until :meth:`get` meets a new one."""
+        if self._table is None:
+            texts = [text for text, _ in self._known]
+            headers = [header for _, header in self._known]
+            places: dict[WriterSchema, int] = {}
+            schema = [places.setdefault(header.schema, len(places)) for header in headers]
+            self._table = HeaderTable(
+                np.frombuffer(b"".join(texts), dtype=np.uint8),
+                np.cumsum([0, *map(len, texts)], dtype=np.int64),
+                np.array([header.codec == "null" for header in headers], dtype=np.bool_),
+                np.array(schema, dtype=np.int32),
+                tuple(places),
+            )
+        return self._table
 
 
 def _read_long(data: bytes | memoryview | mmap, p: int, stop: int) -> tuple[int, int]:
@@ -175,62 +231,13 @@ def _read_header(data: bytes | memoryview | mmap) -> Header:
     if b"avro.schema" not in meta:
         raise FrameError("the header names no schema", p)
     codec = meta.get(b"avro.codec", b"null").decode("ascii", "replace")
-    if codec not in _CODECS:
-        raise FrameError(f"codec {codec[:20]!r} is not supported ({', '.join(_CODECS)})", p)
+    if codec not in CODECS:
+        raise FrameError(f"codec {codec[:20]!r} is not supported ({', '.join(CODECS)})", p)
     try:
         schema = parse_text(meta[b"avro.schema"])
     except SchemaError as error:
         raise FrameError(error.message, 0) from None
     return Header(p, codec, schema)
-
-
-# --------------------------------------------------------------------------------------- codecs
-def _null(data: bytes, limit: int) -> bytes:
-    return data
-
-
-def _deflate(data: bytes, limit: int) -> bytes:
-    inflater = zlib.decompressobj(-15)
-    out = inflater.decompress(data, limit + 1)
-    if len(out) <= limit and not inflater.eof:
-        raise ValueError("deflate stream is cut")
-    return out
-
-
-def _snappy(data: bytes, limit: int) -> bytes:
-    if len(data) < 5:
-        raise ValueError("snappy block of fewer than 5 bytes")
-    block = data[:-4]
-    if cramjam.snappy.decompress_raw_len(block) > limit:
-        raise ValueError(f"snappy block of more than {limit} bytes")
-    out = bytes(cramjam.snappy.decompress_raw(block))
-    if zlib.crc32(out) != int.from_bytes(data[-4:], "big"):
-        raise ValueError("snappy checksum differs")
-    return out
-
-
-def _zstandard(data: bytes, limit: int) -> bytes:
-    with zstandard.ZstdDecompressor().stream_reader(data) as reader:
-        return reader.read(limit + 1)
-
-
-_CODECS: dict[str, Callable[[bytes, int], bytes]] = {
-    "null": _null,
-    "deflate": _deflate,
-    "snappy": _snappy,
-    "zstandard": _zstandard,
-}
-
-
-def _decompress(data: bytes, codec: str, limit: int) -> bytes:
-    """Return the block's data; every failure of a codec library becomes a ValueError."""
-    try:
-        out = _CODECS[codec](data, limit)
-    except Exception as error:
-        raise ValueError(f"{codec} block is damaged: {' '.join(str(error).split())[:120]}") from None
-    if codec != "null" and len(out) > limit:
-        raise ValueError(f"{codec} block of more than {limit} bytes")
-    return out
 
 
 # --------------------------------------------------------------------------------------- containers
@@ -284,12 +291,10 @@ def _find(data: bytes | memoryview | mmap, sync: bytes, start: int) -> int:
     return -1
 
 
-def split_block(
-    data: bytes | memoryview, block: Block, header: Header, limit: int = MAX_BLOCK_BYTES
-) -> list[Datum | Fault]:
-    """Return the datums of one block.
-
-    A datum that breaks the schema hides those behind it in the same block: it and they are one fault.
+def open_block(
+    data: bytes | memoryview | mmap, block: Block, header: Header, limit: int = MAX_BLOCK_BYTES
+) -> bytes | Fault:
+    """Return the bodies of one block, one behind the other, or a fault if they cannot be decompressed.
 
     Parameters
     ----------
@@ -304,29 +309,77 @@ def split_block(
     """
     raw = bytes(data[block.offset : block.offset + block.size])
     try:
-        body = _decompress(raw, header.codec, limit)
+        return decompress(raw, header.codec, limit)
     except ValueError as error:
-        return [Fault(str(error), block.offset, block.size, raw, header.schema.id)]
-    compressed = header.codec != "null"
+        return Fault(str(error), block.offset, block.size, raw, header.schema.id)
+
+
+def walk_block(
+    body: NDArray[np.uint8], block: Block, header: Header, chunk: int
+) -> Iterator[tuple[NDArray[np.int64], Fault | None]]:
+    """Find the datums of a block's bodies, ``chunk`` at a time: a hostile block has one in every byte.
+
+    A datum that breaks the schema hides those behind it in the same block: it and they are one fault.
+
+    Parameters
+    ----------
+    body : numpy.ndarray
+        uint8: the block's bodies, not compressed.
+    block, header
+        What block of what container.
+    chunk : int
+        Most datums of one piece.
+
+    Yields
+    ------
+    bounds, fault
+        int64 (k + 1,): where each of k datums begins in ``body``, and the last one's end; and what stands behind them
+        if that is no datum (its offset is the position in the file), else None.
+    """
     if block.count == 1:  # checked when it is decoded, like the body of a wire message
-        return [Datum(body, block.offset, len(body), header.schema)]
-    walked = walk(body, 0, len(body), min(block.count, len(body)), header.schema.program)
+        yield np.array([0, len(body)], dtype=np.int64), None
+        return
+    program = header.schema.program
+    total = min(block.count, len(body))
+    done = at = 0
+    while total - done > chunk:
+        bounds = np.full(chunk + 1, at, dtype=np.int64)
+        status, *_ = _walk(body, at, len(body), chunk, program.code, program.branches, program.n_loops, bounds[1:])
+        if status != OK:
+            break  # told in words below
+        yield bounds, None
+        done, at = done + chunk, int(bounds[-1])
+    walked = walk(body.data, at, len(body), min(chunk, total - done), program)
+    done += len(walked.ends)
+    reason = walked.reason
+    if reason is None and done < block.count:
+        reason = f"the block declares {block.count} datums in {len(body)} bytes"
+    bounds = np.concatenate([[at], walked.ends])
+    if reason is None:
+        yield bounds, None
+        return
+    start, lost = int(bounds[-1]), block.count - done - 1
+    behind = f"; the {lost} datums behind it in the block are lost with it" if lost > 0 else ""
+    reason = f"datum {done} of {block.count}: {reason} at byte {walked.position}{behind}"
+    offset = block.offset + (start if header.codec == "null" else 0)
+    yield bounds, Fault(reason, offset, len(body) - start, body[start:].tobytes(), header.schema.id)
+
+
+def split_block(
+    data: bytes | memoryview, block: Block, header: Header, limit: int = MAX_BLOCK_BYTES
+) -> list[Datum | Fault]:
+    """Return the datums of one block; see :func:`open_block` and :func:`walk_block`."""
+    body = open_block(data, block, header, limit)
+    if isinstance(body, Fault):
+        return [body]
+    within = 1 if header.codec == "null" else 0
+    view = np.frombuffer(body, dtype=np.uint8)
     out: list[Datum | Fault] = []
-    start = 0
-    for end in walked.ends.tolist():
-        offset = block.offset if compressed else block.offset + start
-        out.append(Datum(body[start:end], offset, end - start, header.schema))
-        start = end
-    if walked.reason is None and len(walked.ends) < block.count:
-        walked_reason: str | None = f"the block declares {block.count} datums in {len(body)} bytes"
-    else:
-        walked_reason = walked.reason
-    if walked_reason is not None:
-        lost = block.count - len(walked.ends) - 1
-        behind = f"; the {lost} datums behind it in the block are lost with it" if lost > 0 else ""
-        reason = f"datum {len(walked.ends)} of {block.count}: {walked_reason} at byte {walked.position}{behind}"
-        offset = block.offset if compressed else block.offset + start
-        out.append(Fault(reason, offset, len(body) - start, body[start:], header.schema.id))
+    for bounds, fault in walk_block(view, block, header, max(block.count, 1)):
+        for start, end in itertools.pairwise(bounds.tolist()):
+            out.append(Datum(body[start:end], block.offset + within * start, end - start, header.schema))
+        if fault is not None:
+            out.append(fault)
     return out
 
 
@@ -364,6 +417,7 @@ def _fault(data: bytes | memoryview | mmap, reason: str, start: int, stop: int, 
 
 # --------------------------------------------------------------------------------------- wire format
 WIRE_HEADER_BYTES = 5
+NOT_WIRE = "not a wire message (magic byte 0, schema id, body)"
 MAX_SCHEMA_ID = 1 << 24
 """Registries number their schemas from 1 up: a larger id is damage, not a schema nobody has heard of."""
 
@@ -386,7 +440,7 @@ def split_wire(data: bytes, resolver: Callable[[int], WriterSchema]) -> list[Dat
         Returns the writer schema of an id; raises :class:`pipeline.errors.SourceError` for an id it does not know.
     """
     if not is_wire(data):
-        return [Fault("not a wire message (magic byte 0, schema id, body)", 0, len(data), data)]
+        return [Fault(NOT_WIRE, 0, len(data), data)]
     schema = resolver(int.from_bytes(data[1:WIRE_HEADER_BYTES], "big"))
     body = data[WIRE_HEADER_BYTES:]
     return [Datum(body, WIRE_HEADER_BYTES, len(body), schema)]

@@ -1,7 +1,8 @@
 """Dumps: the sources of an input, their segments, and the packets or tables in them."""
 
-from pipeline.dumps.cutting import MAX_BYTES, MAX_PACKETS, Packet, Segment, Tally, packets, segments
-from pipeline.dumps.reading import Reader, datums
+from pipeline.dumps.cutting import MAX_BYTES, MAX_PACKETS, Segment, Tally, segments
+from pipeline.dumps.framing import Reader, wire_frames
+from pipeline.dumps.reading import datums, read_frames
 from pipeline.dumps.reencoded import TableBatch, tables
 from pipeline.dumps.registry import SchemaResolver
 from pipeline.dumps.sources import Source, check_unchanged, list_sources, source_sha256
@@ -9,7 +10,6 @@ from pipeline.dumps.sources import Source, check_unchanged, list_sources, source
 __all__ = [
     "MAX_BYTES",
     "MAX_PACKETS",
-    "Packet",
     "Reader",
     "SchemaResolver",
     "Segment",
@@ -19,8 +19,9 @@ __all__ = [
     "check_unchanged",
     "datums",
     "list_sources",
-    "packets",
+    "read_frames",
     "segments",
     "source_sha256",
     "tables",
+    "wire_frames",
 ]

@@ -1,4 +1,4 @@
-"""Segments of a source, and the packets in them.
+"""Segments of a source.
 
 A segment is what one task decodes: a pure function of the source's bytes, small enough to hold, and cheap to send (it
 carries offsets or names, never data).
@@ -7,16 +7,15 @@ carries offsets or names, never data).
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from pipeline.avro.container import SYNC_BYTES, Block, Fault, FrameError, HeaderCache, blocks
-from pipeline.dumps.inflate import Inflated
+from pipeline.avro.container import SYNC_BYTES, Block, FrameError, HeaderCache, blocks
 from pipeline.dumps.sources import Source, is_packet, member_role, printable, walk_files
-from pipeline.dumps.tar import FileStream, Stream, members
+from pipeline.dumps.tar import FileStream, members
 from pipeline.errors import SourceError
 
 MAX_PACKETS = 10_000
@@ -55,25 +54,6 @@ class Segment:
     members: tuple[str, ...] = ()
     n_packets: int = -1
     skipped: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Packet:
-    """Bytes of one packet (or one block of a container, header before it).
-
-    Attributes
-    ----------
-    member : str or None
-        Name within the archive or folder.
-    data : bytes
-        The packet, framing included.
-    offset : int
-        What to add to a position in ``data`` to get the position in the member (or in the file, without member).
-    """
-
-    member: str | None
-    data: bytes
-    offset: int
 
 
 @dataclass(slots=True)
@@ -137,7 +117,7 @@ def _of_tar(source: Source, max_packets: int, max_bytes: int) -> list[Segment]:
     out: list[Segment] = []
     cutter = _Cutter(max_packets, max_bytes)
     start, packets, skipped = 0, 0, []
-    with FileStream(source.path, buffering=0) as stream:
+    with FileStream(source.path) as stream:
         for member in members(stream, source.name):
             if not (member.is_file and is_packet(member.name, stream.read(min(4, member.size)))):
                 skipped.append(member.name)
@@ -170,7 +150,7 @@ def _of_folder(source: Source, max_packets: int, max_bytes: int) -> list[Segment
 
 
 def _of_container(source: Source, max_packets: int, max_bytes: int) -> list[Segment]:
-    with _mapped(source) as data:
+    with Mapped(source) as data:
         try:
             header = HeaderCache(1).get(data)
         except FrameError:
@@ -215,117 +195,25 @@ def _of_parquet(source: Source, max_packets: int) -> list[Segment]:
     ]
 
 
-# --------------------------------------------------------------------------------------- packets
-class _Mapped:
-    """A file mapped into memory, closed by ``with``."""
+class Mapped:
+    """A file mapped into memory, given back by the end of ``with``, or when the last array over it goes.
+
+    Raises
+    ------
+    SourceError
+        It cannot be opened, or is empty.
+    """
 
     def __init__(self, source: Source) -> None:
-        self._file = Path(source.path).open("rb")  # noqa: SIM115 (closed by __exit__)
-        self._map = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
+        try:
+            with Path(source.path).open("rb") as file:
+                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except (OSError, ValueError) as error:
+            raise SourceError(f"cannot be read: {error}", source=source.name) from None
 
     def __enter__(self) -> mmap.mmap:
         return self._map
 
     def __exit__(self, *error: object) -> None:
-        self._map.close()
-        self._file.close()
-
-
-def _mapped(source: Source) -> _Mapped:
-    try:
-        return _Mapped(source)
-    except (OSError, ValueError) as error:
-        raise SourceError(f"cannot be read: {error}", source=source.name) from None
-
-
-def packets(segment: Segment, tally: Tally | None = None) -> Iterator[Packet | Fault]:
-    """Stream the packets of a segment, in source order.
-
-    Parameters
-    ----------
-    segment : Segment
-        Of any kind but ``parquet``.
-    tally : Tally, optional
-        Filled on the way.
-
-    Yields
-    ------
-    Packet or Fault
-        A fault where a member is too large, cannot be opened, or a container's framing is broken.
-
-    Raises
-    ------
-    SourceError
-        The source is cut or damaged as a whole.
-    """
-    tally = Tally() if tally is None else tally
-    for item in _packets(segment, tally):
-        tally.packets += isinstance(item, Packet)
-        yield item
-
-
-def _packets(segment: Segment, tally: Tally) -> Iterator[Packet | Fault]:
-    source = segment.source
-    if source.kind == "tar":
-        with FileStream(source.path, segment.start) as stream:
-            yield from _from_tar(stream, segment, tally)
-    elif source.kind == "tar.gz":
-        with Inflated(source.path, source.name) as inflated:
-            yield from _from_tar(inflated, segment, tally)
-            tally.sha256 = inflated.sha256
-    elif source.kind == "folder":
-        tally.skipped.extend(segment.skipped)
-        for name in segment.members:
-            yield _from_file(Path(source.path, name), printable(name))
-    elif source.kind == "avro":
-        with _mapped(source) as data:
-            yield from _from_container(data, segment)
-    elif source.kind == "wire":
-        yield Packet(None, Path(source.path).read_bytes(), 0)
-    else:
-        raise SourceError(f"a {source.kind} source has tables, no packets", source=source.name)
-
-
-def _from_tar(stream: Stream, segment: Segment, tally: Tally) -> Iterator[Packet | Fault]:
-    stop = None if segment.stop < 0 else segment.stop
-    for member in members(stream, segment.source.name, stop):
-        head = stream.read(min(4, member.size)) if member.is_file else b""
-        if not member.is_file or not is_packet(member.name, head):
-            tally.skipped.append(member.name)
-        elif member.size > MAX_MEMBER_BYTES:
-            yield _too_large(member.name, member.size)
-        else:
-            data = head + stream.read(member.size - len(head))
-            if len(data) == member.size:  # else the walk itself finds the archive cut
-                yield Packet(member.name, data, 0)
-
-
-def _from_file(path: Path, name: str) -> Packet | Fault:
-    try:
-        size = path.stat().st_size
-        return _too_large(name, size) if size > MAX_MEMBER_BYTES else Packet(name, path.read_bytes(), 0)
-    except OSError as error:
-        return Fault(f"the file cannot be read: {error.strerror or error}", 0, 0, member=name)
-
-
-def _too_large(name: str, size: int) -> Fault:
-    return Fault(f"{size} bytes, more than the {MAX_MEMBER_BYTES} a packet may have", 0, size, member=name)
-
-
-def _from_container(data: mmap.mmap, segment: Segment) -> Iterator[Packet | Fault]:
-    try:
-        header = HeaderCache(1).get(data)
-    except FrameError:
-        yield Packet(None, data[:MAX_MEMBER_BYTES], 0)  # taking it apart gives the fault
-        return
-    head = data[: header.length + SYNC_BYTES]
-    stop = None if segment.stop < 0 else segment.stop
-    start = segment.start
-    for item in blocks(data, header, segment.start, stop):
-        if isinstance(item, Fault):
-            yield item
-            start = item.offset + item.length
-        else:
-            end = item.offset + item.size + SYNC_BYTES
-            yield Packet(None, head + data[start:end], start - len(head))
-            start = end
+        with suppress(BufferError):  # arrays are still over it
+            self._map.close()

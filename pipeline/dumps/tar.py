@@ -20,6 +20,8 @@ BLOCK = 512
 MAX_EXTENSION_BYTES = 1 << 20
 MAX_SIZE = 1 << 50
 """A member said to be larger than this is damage."""
+_DIGITS = 20
+"""Longest number of a pax header."""
 _ZERO = bytes(BLOCK)
 _REGULAR = (b"0", b"\0", b"7")
 _WITHOUT_DATA = (b"1", b"2", b"3", b"4", b"5", b"6")
@@ -47,13 +49,14 @@ class FileStream:
         The file.
     start : int
         First byte.
-    buffering : int
-        0 to read headers only, -1 to read everything.
+    stop : int
+        Where to end, as if the file did; -1 for its end.
     """
 
-    def __init__(self, path: str, start: int = 0, buffering: int = -1) -> None:
-        self._file = Path(path).open("rb", buffering=buffering)  # noqa: SIM115 (closed by __exit__)
-        self._size = os.fstat(self._file.fileno()).st_size
+    def __init__(self, path: str, start: int = 0, stop: int = -1) -> None:
+        self._file = Path(path).open("rb", buffering=0)  # noqa: SIM115 (closed by __exit__)
+        size = os.fstat(self._file.fileno()).st_size
+        self._size = size if stop < 0 else min(size, stop)
         self.position = self._file.seek(start)
 
     def __enter__(self) -> FileStream:
@@ -66,13 +69,19 @@ class FileStream:
 
     def read(self, n: int) -> bytes:
         """Return the next ``n`` bytes, fewer only at the end of the file."""
-        out = self._file.read(n)
+        out = self._file.read(max(min(n, self._size - self.position), 0))
         self.position += len(out)
         return out
 
+    def readinto(self, buffer: memoryview) -> int:
+        """Fill ``buffer`` with the next bytes; return how many, 0 at the end of the file."""
+        n = self._file.readinto(buffer[: max(self._size - self.position, 0)])
+        self.position += n
+        return n
+
     def skip(self, n: int) -> int:
         """Pass over ``n`` bytes and return how many there were."""
-        passed = min(n, self._size - self.position)
+        passed = max(min(n, self._size - self.position), 0)
         self.position = self._file.seek(passed, os.SEEK_CUR)
         return passed
 
@@ -98,6 +107,87 @@ def is_header(block: bytes) -> bool:
     return len(block) == BLOCK and (block == _ZERO or _checksum_fits(block))
 
 
+class Walk:
+    """What one header of an archive says, given those before it; whoever reads the archive asks it block by block.
+
+    Parameters
+    ----------
+    source : str
+        Named in errors.
+
+    Attributes
+    ----------
+    count : int
+        Whole members passed, kept by the reader.
+    ended : bool
+        An end marker was the last thing seen.
+    start : int or None
+        First header of the member that is being read, None between two members.
+    """
+
+    def __init__(self, source: str) -> None:
+        self.count = 0
+        self.ended = False
+        self.start: int | None = None
+        self._source = source
+        self._extended: dict[str, str] = {}
+
+    def is_marker(self, block: bytes, at: int) -> bool:
+        """Whether the block at ``at`` is one of an end marker; if not, it is a header with the right checksum.
+
+        Raises
+        ------
+        SourceError
+            The archive is cut or damaged here.
+        """
+        if block == _ZERO or (self.ended and not any(block)):
+            self.ended = True
+            return True
+        if len(block) < BLOCK:
+            raise self.cut(at + len(block))
+        if not _checksum_fits(block):
+            raise SourceError(f"the archive is damaged at byte {at}, behind {self.count} members", source=self._source)
+        self.ended = False
+        self.start = at if self.start is None else self.start
+        return False
+
+    def extension(self, block: bytes, at: int) -> int | None:
+        """Return the size of an extended header, padded; None for the header of a member."""
+        if block[156:157] not in _EXTENSIONS:
+            return None
+        size = _number(block[124:136], at, self._source)
+        if size > MAX_EXTENSION_BYTES:
+            message = f"the archive is damaged at byte {at}: an extended header of {size} bytes"
+            raise SourceError(message, source=self._source)
+        return padded(size)
+
+    def extend(self, block: bytes, data: bytes, at: int) -> None:
+        """Take what an extended header says of the next member; ``data`` follow the block at ``at``."""
+        size = _number(block[124:136], at, self._source)
+        if len(data) < padded(size):
+            raise self.cut(at + BLOCK + len(data))
+        self._extended |= _extension(block[156:157], data[:size], at, self._source)
+
+    def member(self, block: bytes, at: int) -> Member:
+        """Return the member whose header is the block at ``at``."""
+        kind, size = block[156:157], _number(block[124:136], at, self._source)
+        size = int(self._extended.get("size", size))
+        if kind == b"S" or any(key.startswith("GNU.sparse") for key in self._extended):
+            message = f"the archive has a sparse member at byte {at}, which is not read"
+            raise SourceError(message, source=self._source)
+        name = self._extended.get("path") or _name(block)
+        data = 0 if kind in _WITHOUT_DATA else size
+        start = at if self.start is None else self.start
+        self.start, self._extended = None, {}
+        return Member(name, kind in _REGULAR and not name.endswith("/"), start, at + BLOCK, data)
+
+    def cut(self, at: int, name: str | None = None) -> SourceError:
+        """Return the error that the archive ends at ``at``, within the named member."""
+        within = f", within member {name}" if name else ""
+        message = f"the archive is cut: it ends at byte {at}{within}, behind {self.count} whole members"
+        return SourceError(message, source=self._source)
+
+
 def members(stream: Stream, source: str, stop: int | None = None) -> Iterator[Member]:
     """Walk an archive; the caller may read a member's data before it asks for the next one.
 
@@ -115,45 +205,23 @@ def members(stream: Stream, source: str, stop: int | None = None) -> Iterator[Me
     SourceError
         The archive is cut or damaged; the message says where.
     """
-    count = 0
-    extended: dict[str, str] = {}
-    start: int | None = None  # first header of the member that is being read
-    ended = False
-    while stop is None or stream.position < stop or start is not None:
+    walk = Walk(source)
+    while stop is None or stream.position < stop or walk.start is not None:
         at = stream.position
         block = stream.read(BLOCK)
-        if ended and not block:
+        if walk.ended and not block:
             return
-        if block == _ZERO or (ended and not any(block)):
-            ended = True
+        if walk.is_marker(block, at):
             continue
-        if len(block) < BLOCK:
-            raise _cut(source, at + len(block), count)
-        if not _checksum_fits(block):
-            raise SourceError(f"the archive is damaged at byte {at}, behind {count} members", source=source)
-        ended = False
-        start = at if start is None else start
-        kind, size = block[156:157], _number(block[124:136], at, source)
-        if kind in _EXTENSIONS:
-            extended |= _extension(stream, kind, size, at, source, count)
+        if (size := walk.extension(block, at)) is not None:
+            walk.extend(block, stream.read(size), at)
             continue
-        size = int(extended.get("size", size))
-        if kind == b"S" or any(key.startswith("GNU.sparse") for key in extended):
-            raise SourceError(f"the archive has a sparse member at byte {at}, which is not read", source=source)
-        name = extended.get("path") or _name(block)
-        data = 0 if kind in _WITHOUT_DATA else size
-        offset = stream.position
-        yield Member(name, kind in _REGULAR and not name.endswith("/"), start, offset, data)
-        start, extended = None, {}
-        left = offset + padded(data) - stream.position
+        member = walk.member(block, at)
+        yield member
+        left = member.offset + padded(member.size) - stream.position
         if stream.skip(left) < left:
-            raise _cut(source, stream.position, count, name)
-        count += 1
-
-
-def _cut(source: str, at: int, count: int, name: str | None = None) -> SourceError:
-    within = f", within member {name}" if name else ""
-    return SourceError(f"the archive is cut: it ends at byte {at}{within}, behind {count} whole members", source=source)
+            raise walk.cut(stream.position, member.name)
+        walk.count += 1
 
 
 def _checksum_fits(block: bytes) -> bool:
@@ -184,26 +252,27 @@ def _name(block: bytes) -> str:
     return name.decode("utf-8", "backslashreplace")
 
 
-def _extension(stream: Stream, kind: bytes, size: int, at: int, source: str, count: int) -> dict[str, str]:
-    """Read a GNU long name or a pax header; what it says of the next member."""
-    if size > MAX_EXTENSION_BYTES:
-        raise SourceError(f"the archive is damaged at byte {at}: an extended header of {size} bytes", source=source)
-    data = stream.read(padded(size))
-    if len(data) < padded(size):
-        raise _cut(source, at + BLOCK + len(data), count)
+def _extension(kind: bytes, text: bytes, at: int, source: str) -> dict[str, str]:
+    """Return what a GNU long name or a pax header says of the next member."""
     if kind == b"L":
-        return {"path": data[:size].partition(b"\0")[0].decode("utf-8", "backslashreplace")}
+        return {"path": text.partition(b"\0")[0].decode("utf-8", "backslashreplace")}
     if kind != b"x":  # a link's long name; a global header names no member
         return {}
     out = {}
-    text = data[:size]
-    while text:
-        length, _, _ = text.partition(b" ")
-        if not length.isdigit() or not 0 < int(length) <= len(text):
-            raise SourceError(f"the archive is damaged at byte {at}: a broken pax header", source=source)
-        key, _, value = text[len(length) + 1 : int(length) - 1].partition(b"=")
-        out[key.decode("utf-8", "backslashreplace")] = value.decode("utf-8", "backslashreplace")
-        text = text[int(length) :]
-    if not out.get("size", "0").isdigit() or int(out.get("size", "0")) >= MAX_SIZE:
-        raise SourceError(f"the archive is damaged at byte {at}: a broken pax header", source=source)
+    p = 0
+    while p < len(text):
+        length = text[p : max(text.find(b" ", p, p + _DIGITS), p)]
+        if not length.isdigit() or not 0 < int(length) <= len(text) - p:
+            raise _broken(at, source)
+        key, _, value = text[p + len(length) + 1 : p + int(length) - 1].partition(b"=")
+        if key in (b"path", b"size") or key.startswith(b"GNU.sparse"):
+            out[key.decode("utf-8", "backslashreplace")] = value.decode("utf-8", "backslashreplace")
+        p += int(length)
+    size = out.get("size", "0")
+    if len(size) > _DIGITS or not (size.isascii() and size.isdigit()) or int(size) >= MAX_SIZE:
+        raise _broken(at, source)
     return out
+
+
+def _broken(at: int, source: str) -> SourceError:
+    return SourceError(f"the archive is damaged at byte {at}: a broken pax header", source=source)
