@@ -142,3 +142,21 @@ def test_tiny_members_are_fed_little_of_what_follows_them(tmp_path, monkeypatch)
 def test_a_folder_is_no_gzip_file(tmp_path):
     with pytest.raises(SourceError, match=r"cannot be read: Is a directory"):
         Inflated(str(tmp_path), "folder")
+
+
+def test_a_file_that_cannot_be_read_on_is_told():
+    with (
+        Inflated("/proc/self/mem", "x.gz") as stream,  # its first page is never mapped
+        pytest.raises(SourceError, match="cannot be read: Input/output error"),
+    ):
+        stream.read(1)
+
+
+def test_a_bomb_is_refused_wherever_it_stands(tmp_path, monkeypatch):
+    monkeypatch.setattr(inflate, "BOMB_BYTES", 8 << 20)
+    file = tmp_path / "x.gz"
+    file.write_bytes(gzip.compress(b"small") + gzip.compress(bytes(40 << 20), 9))
+    with Inflated(str(file), "x.gz") as stream, pytest.raises(SourceError, match="inflates without end"):
+        while stream.skip(1 << 20):
+            pass
+    assert stream.position <= (8 << 20) + 5

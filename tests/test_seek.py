@@ -465,6 +465,23 @@ def test_an_inflater_that_does_not_begin_there_is_told(tmp_path, long_texture, m
     assert found_in(file) == []
 
 
+@pytest.mark.parametrize("at_once", [1, 2, 5, 8, 13, 1000])
+def test_a_member_ends_wherever_a_read_ends(at_once, tmp_path, monkeypatch):
+    data = texture(700_000, 5)
+    file = tmp_path / "x.gz"
+    file.write_bytes(gz("zlib", data, 6) + gz("isal", b"next", 1))
+    point = [point for point in found_in(file, 50_000) if point.member == 0][-1]
+    monkeypatch.setattr(inflate, "READ_BYTES", at_once)
+    assert read(file, point) == data[point.offset :] + b"next"
+
+
+def test_feeding_waits_for_a_member(tmp_path):
+    file = tmp_path / "x.gz"
+    file.write_bytes(gzip.compress(b"x"))
+    with Inflated(str(file), "x.gz") as stream, pytest.raises(ValueError, match="no gzip member has begun"):
+        stream._stream.step(1)
+
+
 # --------------------------------------------------------------------------------------- hostile streams
 def test_what_a_search_holds_is_bounded(tmp_path, monkeypatch):
     file = tmp_path / "x.gz"
@@ -503,6 +520,15 @@ def test_what_was_inflated_in_a_search_is_given_out_before_its_error(tmp_path, l
         while True:
             plain += stream.read(1000)
     assert out == plain and long_texture.startswith(out)
+
+
+def test_a_search_gives_up(tmp_path, long_texture, monkeypatch):
+    file = tmp_path / "x.gz"
+    file.write_bytes(gz("zlib", long_texture, 6))
+    tried = []
+    monkeypatch.setattr(seek, "MAX_TRIES", 2)
+    monkeypatch.setattr(seek, "_trial", lambda point, ahead: tried.append(point.offset) or b"")
+    assert found_in(file, 2_000_000) == [] and len(tried) == 2
 
 
 def test_a_trial_may_lie(tmp_path, long_texture, monkeypatch):
