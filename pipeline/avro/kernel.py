@@ -32,6 +32,9 @@ from pipeline.avro.primitives import (
     word,
 )
 
+INLINE = {"inline": "always", **JIT}
+"""For what the loop calls: the call itself would cost as much as a field."""
+
 STRAY = -1
 """Status of a body whose last field ends before the body does."""
 
@@ -45,11 +48,11 @@ STRAY = -1
     FLOAT,
     FLOAT_AS_DOUBLE,
     DOUBLE,
+    NULL,
     BYTES,
     STRING,
     FIXED,
     ENUM,
-    NULL,
     RECORD,
     LOOP,
     NEXT,
@@ -74,7 +77,7 @@ ROWS_NOW, ROWS_BEFORE, ROWS_MOST = range(3)
 """Rows of a domain table: rows so far, those before the present body, capacity."""
 
 
-@njit(**JIT)
+@njit(**INLINE)
 def branch(view, p, stop, null_byte, other_byte):  # type: ignore[no-untyped-def]
     """Return (whether a value follows, next position, status) of a union of null and one type, or of one type."""
     if p >= stop:
@@ -93,7 +96,7 @@ def branch(view, p, stop, null_byte, other_byte):  # type: ignore[no-untyped-def
     return False, p, status
 
 
-@njit(**JIT)
+@njit(**INLINE)
 def mark(a8, valid, row):  # type: ignore[no-untyped-def]
     """Set one validity bit, if there are any."""
     if valid >= 0:
@@ -101,7 +104,7 @@ def mark(a8, valid, row):  # type: ignore[no-untyped-def]
         a8[at] |= np.uint8(1) << np.uint8(row & 7)
 
 
-@njit(**JIT)
+@njit(**INLINE)
 def whole_number(view, p, stop):  # type: ignore[no-untyped-def]
     """Return (value, next position, status) of an int or long; most take one byte or two."""
     if stop - p < 2:
@@ -116,7 +119,7 @@ def whole_number(view, p, stop):  # type: ignore[no-untyped-def]
     return varint(view, p, stop)
 
 
-@njit(**JIT)
+@njit(**INLINE)
 def numbers(view, p, stop, op, first, last, row, fields, a8, a32, a64, f32, f64):  # type: ignore[no-untyped-def]
     """Decode a run of numbers, booleans or nulls; return (next position, status, field)."""
     kind, is_union, kept = op & KINDS, op & UNION != 0, op & SKIP == 0
@@ -170,7 +173,7 @@ def numbers(view, p, stop, op, first, last, row, fields, a8, a32, a64, f32, f64)
     return p, OK, first
 
 
-@njit(**JIT)
+@njit(**INLINE)
 def texts(view, p, stop, op, first, last, row, fields, heap, buffers, symbols, symbol_at, a8, a32):  # type: ignore[no-untyped-def]
     """Decode a run of strings, bytes, fixed or enums; return (next position, status, field)."""
     kind, is_union, kept = op & KINDS, op & UNION != 0, op & SKIP == 0
@@ -266,12 +269,10 @@ def run(  # type: ignore[no-untyped-def]
             status = OK
             if kind < BYTES and kind != END:
                 p, status, f = numbers(view, p, stop, op, f, f + code[line, RUN], row, fields, a8, a32, a64, f32, f64)
-            elif kind < NULL and kind != END:
+            elif kind < RECORD and kind != END:
                 p, status, f = texts(
                     view, p, stop, op, f, f + code[line, RUN], row, fields, heap, buffers, symbols, symbol_at, a8, a32
                 )
-            elif kind == NULL:
-                p, status, f = numbers(view, p, stop, op, f, f + code[line, RUN], row, fields, a8, a32, a64, f32, f64)
             elif kind == END:
                 break
             else:
