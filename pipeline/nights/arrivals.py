@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,14 +12,17 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline import avro
-from pipeline.avro import Datum, Fault
-from pipeline.dumps import Reader, SchemaResolver, Segment, Source, TableBatch, Tally, datums, tables
+from pipeline.avro import Frames
+from pipeline.dumps import Reader, SchemaResolver, Segment, Source, TableBatch, Tally, read_frames, tables
 from pipeline.stages.accept import Arrivals
 from pipeline.surveys.base import Survey
 
-BATCH_PACKETS = 256
-"""Packets decoded at once: enough to share the cost of Arrow assembly, few enough to hold as Python records."""
-BATCH_BYTES = 48 << 20
+BATCH_PACKETS = 2048
+"""Packets decoded and normalised at once: enough that what a batch costs hardly counts, few enough to hold."""
+BATCH_BYTES = 64 << 20
+TABLE_ROWS = 256
+"""Rows of re-encoded tables taken at once."""
+_LOG = logging.getLogger("alertmill")
 
 
 @dataclass(frozen=True)
@@ -78,63 +82,117 @@ def _from_packets(
     resolver = SchemaResolver(
         survey.name, folder=None if is_url else schemas, url=schemas if is_url else None, cache=cache
     )
-    first, size = 0, 0
-    pending: list[tuple[str | None, Datum | Fault]] = []
-    for member, item in datums(segment, Reader(resolver), tally):
-        pending.append((member, item))
-        size += item.length
-        if len(pending) >= BATCH_PACKETS or size >= BATCH_BYTES:
-            yield _decoded(pending, first, survey, segment.source)
-            first, size, pending = first + len(pending), 0, []
-    if pending:
-        yield _decoded(pending, first, survey, segment.source)
+    first = 0
+    told: set[str] = set()
+    for frames in read_frames(segment, Reader(resolver), tally, max_packets=BATCH_PACKETS, max_bytes=BATCH_BYTES):
+        yield _decoded(frames, first, survey, segment.source, told)
+        first += sum(len(frame) for frame in frames)
 
 
-def _decoded(items: Sequence[tuple[str | None, Datum | Fault]], first: int, survey: Survey, source: Source) -> Batch:
-    places = [place for place, (_, item) in enumerate(items) if isinstance(item, Datum)]
-    data = [item for _, item in items if isinstance(item, Datum)]
-    is_reencoded = source.origin != "native"
-    decoded = avro.decode(data, survey.superset, survey.cutout_columns, reencoded=is_reencoded, source=source.name)
-    reasons = {places[index]: reason for index, reason in decoded.faults}
-    faults = []
-    for place, (member, item) in enumerate(items):
-        if isinstance(item, Fault):
-            faults.append((member, item.offset, item.body, item.reason))
-        elif place in reasons:
-            faults.append((member, item.offset, item.body, reasons[place]))
-    kept = [places[index] for index in decoded.kept.tolist()]
-    points = np.zeros(len(items), dtype=np.int64)
-    points[kept] = decoded.points
-    rows = [(items[place][0], items[place][1]) for place in kept]
-    whole = [(member, item) for member, item in rows if isinstance(item, Datum)]
-    provenance = pa.table(
+def _decoded(frames: Sequence[Frames], first: int, survey: Survey, source: Source, told: set[str]) -> Batch:
+    decoded = avro.decode_frames(
+        frames,
+        survey.superset,
+        survey.cutout_columns,
+        reencoded=source.origin != "native",
+        source=source.name,
+    )
+    for schema_id, reason in decoded.slow.items():
+        if schema_id not in told:
+            told.add(schema_id)
+            _LOG.warning("%s: writer schema %s is decoded the slow way: %s", source.name, schema_id, reason)
+    lengths = np.concatenate([frame.lengths() for frame in frames])
+    points = np.zeros(len(lengths), dtype=np.int64)
+    points[decoded.kept] = decoded.points
+    bodies = Bodies(frames)
+    faults = _faults(frames, bodies, dict(decoded.faults))
+    provenance = _provenance(frames, bodies, decoded.kept, lengths)
+    arrivals = Arrivals(decoded.raw, decoded.cutouts, provenance, decoded.kept + first, bodies.of(decoded.kept))
+    hashes = [hashlib.sha256(fault[2]).digest() for fault in faults]
+    schemas = {schema.id: schema.parsed for frame in frames for schema in frame.schemas}
+    return Batch(lengths, points, arrivals, faults, hashes, schemas)
+
+
+class Bodies(Sequence[bytes]):
+    """Bodies of packets where they lie, copied only when one is asked for: while their batch is the present one.
+
+    Parameters
+    ----------
+    frames : sequence of Frames
+        The packets.
+    places : numpy.ndarray, optional
+        Which of them, int64 (n,); all, if not given.
+    """
+
+    def __init__(self, frames: Sequence[Frames], places: np.ndarray | None = None) -> None:
+        self._frames = frames
+        self._ends = np.cumsum([len(frame) for frame in frames])
+        self._places = np.arange(self._ends[-1] if len(frames) else 0) if places is None else places
+
+    def of(self, places: np.ndarray) -> Bodies:
+        """Return these of them."""
+        return Bodies(self._frames, self._places[places])
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, row: Any) -> Any:
+        place = int(self._places[row])
+        which = int(np.searchsorted(self._ends, place, "right"))
+        frame = self._frames[which]
+        return frame.body(place - int(self._ends[which]) + len(frame))
+
+
+def _faults(
+    frames: Sequence[Frames], bodies: Bodies, reasons: Mapping[int, str]
+) -> list[tuple[str | None, int, bytes, str]]:
+    """Return what could not be taken apart and what could not be decoded, in source order."""
+    found: dict[int, tuple[str | None, int, bytes, str]] = {}
+    base = 0
+    for frame in frames:
+        for place, fault in frame.faults.items():
+            found[base + place] = (fault.member, fault.offset, fault.body, fault.reason)
+        inside = [place - base for place in reasons if base <= place < base + len(frame)]
+        for place in inside:
+            member, offset = frame.member[place].as_py(), int(frame.offset[place])
+            found[base + place] = (member, offset, bodies[base + place], reasons[base + place])
+        base += len(frame)
+    return [fault for _, fault in sorted(found.items())]
+
+
+def _provenance(frames: Sequence[Frames], bodies: Bodies, kept: np.ndarray, lengths: np.ndarray) -> pa.Table:
+    ids: list[str] = []
+    schema = []
+    for frame in frames:
+        schema.append(np.where(frame.schema >= 0, frame.schema + len(ids), -1))
+        ids += [writer.id for writer in frame.schemas]
+    member = pa.concat_arrays([frame.member for frame in frames])
+    digests = [
+        hashlib.sha256(view[start:stop]).digest()
+        for frame in frames
+        for view in (frame.data.data,)
+        for start, stop in zip(frame.start.tolist(), frame.stop.tolist(), strict=True)
+    ]
+    sha256 = pa.Array.from_buffers(pa.binary(32), len(digests), [None, pa.py_buffer(b"".join(digests))])
+    whole = pa.table(
         {
-            "member": pa.array([member for member, _ in whole], pa.string()),
-            "offset": pa.array([item.offset for _, item in whole], pa.int64()),
-            "length": pa.array([item.length for _, item in whole], pa.int64()),
-            "body_sha256": pa.array([hashlib.sha256(item.body).digest() for _, item in whole], pa.binary(32)),
-            "writer_schema_id": pa.array([item.schema.id for _, item in whole], pa.string()),
+            "member": member,
+            "offset": np.concatenate([frame.offset for frame in frames]),
+            "length": lengths,
+            "body_sha256": sha256,
+            "writer_schema_id": pa.array(ids, pa.string()).take(pa.array(np.maximum(np.concatenate(schema), 0))),
         }
     )
-    position = np.array(kept, dtype=np.int64) + first
-    arrivals = Arrivals(decoded.raw, decoded.cutouts, provenance, position, [item.body for _, item in whole])
-    return Batch(
-        np.array([item.length for _, item in items], dtype=np.int64),
-        points,
-        arrivals,
-        faults,
-        [hashlib.sha256(fault[2]).digest() for fault in faults],
-        {item.schema.id: item.schema.parsed for _, item in whole},
-    )
+    return whole if len(kept) == len(lengths) else whole.take(pa.array(kept))
 
 
 def _from_tables(segment: Segment, survey: Survey, tally: Tally) -> Iterator[Batch]:
     """Stream rows of tables; small files are gathered, since what a batch costs hardly depends on its rows."""
     first, pending, size = 0, [], 0
-    for batch in tables(segment, survey.superset, survey.cutout_columns, tally, batch_rows=BATCH_PACKETS):
+    for batch in tables(segment, survey.superset, survey.cutout_columns, tally, batch_rows=TABLE_ROWS):
         pending.append(batch)
         size += batch.decoded.raw.num_rows
-        if size >= BATCH_PACKETS:
+        if size >= TABLE_ROWS:
             yield _gathered(pending, first)
             first, pending, size = first + size, [], 0
     if pending:
