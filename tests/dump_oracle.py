@@ -13,10 +13,9 @@ from pipeline.avro.container import (
     FrameError,
     HeaderCache,
     blocks,
-    is_wire,
     split_container,
-    split_wire,
 )
+from pipeline.avro.wire import is_wire, split_wire
 from pipeline.dumps import Reader, Segment, Tally, cutting
 from pipeline.dumps.inflate import Inflated
 from pipeline.dumps.sources import is_packet, printable

@@ -12,22 +12,19 @@ from numpy.typing import NDArray
 
 from pipeline.avro.container import (
     MAX_BLOCK_BYTES,
-    MAX_SCHEMA_ID,
-    NOT_WIRE,
-    WIRE_HEADER_BYTES,
     Block,
     Fault,
     FrameError,
     Header,
     HeaderCache,
     blocks,
-    is_wire,
     open_block,
     walk_block,
 )
 from pipeline.avro.frames import NO_SCHEMA, Frames
 from pipeline.avro.framing import frame_singles
 from pipeline.avro.schema import WriterSchema
+from pipeline.avro.wire import MAX_SCHEMA_ID, NOT_WIRE, WIRE_HEADER_BYTES, is_wire
 from pipeline.errors import SourceError
 
 CHUNK_ROWS = 4096

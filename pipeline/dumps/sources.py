@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from isal import isal_zlib
 
-from pipeline.avro.container import MAGIC, FrameError, HeaderCache, is_wire
+from pipeline.avro.container import MAGIC, FrameError, HeaderCache
+from pipeline.avro.wire import is_wire
 from pipeline.dumps.deflate import ZLIB_ERROR
 from pipeline.dumps.tar import BLOCK, is_header
 from pipeline.errors import InputError, SourceError
