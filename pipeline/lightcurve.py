@@ -22,7 +22,6 @@ from pipeline.points import Float as Float
 from pipeline.points import Int as Int
 from pipeline.points import Order as Order
 from pipeline.points import Points as Points
-from pipeline.points import concatenate as concatenate
 from pipeline.points import empty_points as empty_points
 from pipeline.points import in_time_order as in_time_order
 from pipeline.points import is_usable as is_usable

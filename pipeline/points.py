@@ -43,8 +43,8 @@ class Points:
     reference: Int
     is_forced: Bool
 
-    def where(self, keep: Bool | Int | slice) -> Points:
-        """Return the points that a mask keeps, an index array takes, or a slice shows (without a copy)."""
+    def where(self, keep: Bool | Int) -> Points:
+        """Return the points that a mask keeps, or an index array takes."""
         return Points(**{field.name: getattr(self, field.name)[keep] for field in fields(self)})
 
 
@@ -54,11 +54,6 @@ class Order:
 
     ends: Int
     place: Int
-
-
-def concatenate(parts: Sequence[Points]) -> Points:
-    """Return the points of all parts, in that order."""
-    return Points(**{f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Points)})
 
 
 def empty_points(m: int) -> Points:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import lightcurve as lc
+from pipeline import points as points_module
 from pipeline.tables import LIGHT_CURVE_TYPE, UPPER_LIMITS_TYPE
 
 BANDS = ("g", "r", "i")
@@ -123,12 +124,75 @@ def test_writing_what_was_read(curves: list) -> None:
     assert lc.to_struct(parts, len(rows), BANDS, LIGHT_CURVE_TYPE).equals(column(rows))
     limits = lc.to_struct(parts, len(rows), BANDS, UPPER_LIMITS_TYPE)
     assert [c["flux_limit_njy"] for c in limits.to_pylist()] == [[p["flux_njy"] for p in c] for c in rows]
-    # a shuffled, cut up and joined copy comes back in the order of (row, mjd, is_forced, exposure)
+    # a shuffled copy comes back in the order of (row, mjd, is_forced, exposure)
     order = np.random.default_rng(0).permutation(len(flat))
-    shuffled = lc.in_time_order(lc.concatenate([parts.where(order[::2]), parts.where(order[1::2])]))
+    shuffled = lc.in_time_order(parts.where(np.concatenate([order[::2], order[1::2]])))
     keys = sorted((row, p["mjd"], p["is_forced"], p["exposure"] or lc.MISSING) for row, p in flat)
     found = zip(shuffled.row, shuffled.mjd, shuffled.is_forced, shuffled.exposure, strict=True)
     assert [tuple(k.item() for k in key) for key in found] == keys
+
+
+KEY = st.tuples(st.integers(0, 3), st.sampled_from([1.0, 2.0, 2.0, 3.0, math.inf, math.nan]), st.booleans())
+UNORDERED = st.lists(st.tuples(KEY, st.sampled_from([lc.MISSING, 1, 2]), st.booleans()), max_size=40)
+
+
+def unordered(points: list) -> tuple[lc.Points, np.ndarray]:
+    m = len(points)
+    out = lc.empty_points(m)
+    out.row[:] = [row for (row, _, _), _, _ in points]
+    out.mjd[:] = [mjd for (_, mjd, _), _, _ in points]
+    out.is_forced[:] = [is_forced for (_, _, is_forced), _, _ in points]
+    out.exposure[:] = [exposure for _, exposure, _ in points]
+    return out, np.array([keep for _, _, keep in points], dtype=bool)
+
+
+@settings(deadline=None)
+@given(UNORDERED, st.booleans())
+def test_time_order_against_a_sort_of_everything(given_points: list, is_sorted: bool) -> None:
+    if is_sorted:
+        given_points = sorted(given_points, key=lambda p: p[0][1])
+    points, keep = unordered(given_points)
+    order = lc.time_order(points, 5, keep)
+    whole = np.lexsort((points.exposure, points.is_forced, points.mjd, points.row))
+    expected = whole[keep[whole]]
+    assert order.place.tolist() == expected.tolist()
+    assert np.diff(order.ends).tolist() == np.bincount(points.row[keep], minlength=5).tolist()
+    assert lc.time_order(points, 5).place.tolist() == whole.tolist()
+
+
+@settings(deadline=None)
+@given(UNORDERED)
+def test_detections_against_a_set(given_points: list) -> None:
+    points, keep = unordered(given_points)
+    points.band[:] = np.arange(len(points.row)) % 2
+    order = lc.time_order(points, 4, keep)
+    for row, (n, first) in enumerate(
+        zip(lc.count_detections(points, order), lc.first_detection(points, order), strict=True)
+    ):
+        shown = [i for i in np.flatnonzero(keep & ~points.is_forced) if points.row[i] == row]
+        keys = {(e, points.band[i]) if (e := points.exposure[i]) != lc.MISSING else (e, -i) for i in shown}
+        assert n == len(keys)
+        times = sorted(points.mjd[i] for i in shown if not math.isnan(points.mjd[i]))
+        assert (first == times[0]) if times else math.isnan(first)
+
+
+def test_writing_with_the_kernels_as_plain_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    points, _ = unordered([((0, 2.0, True), lc.MISSING, True), ((2, 1.0, False), 7, True), ((2, 3.0, False), 8, True)])
+    points.band[:], points.reference[:] = [-1, 2, 0], lc.MISSING
+    for name in ("flux_njy", "flux_err_njy", "total_flux_njy", "total_flux_err_njy"):
+        getattr(points, name)[:] = [1.5, math.nan, -0.0]
+    order = lc.Order(np.array([0, 0, 1, 3]), np.array([1, 0, 2]))
+    labels = ("long", "g", "")
+    compiled = lc.to_struct(points, 3, labels, LIGHT_CURVE_TYPE, order)
+    for name in ("_gather_floats", "_gather_integers", "_gather_flags", "_gather_labels"):
+        monkeypatch.setattr(points_module, name, getattr(points_module, name).py_func)
+    plain = lc.to_struct(points, 3, labels, LIGHT_CURVE_TYPE, order)
+    plain.validate(full=True)
+    assert plain.equals(compiled)
+    assert plain.field("band").to_pylist() == [[], [""], [None, "long"]]
+    assert plain.field("exposure").to_pylist() == [[], [7], [None, 8]]
+    assert plain.field("flux_njy").to_pylist() == [[], [None], [1.5, -0.0]]
+    assert plain.field("is_forced").to_pylist() == [[], [False], [True, False]]
 
 
 @settings(deadline=None)  # the first call compiles

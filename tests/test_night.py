@@ -23,6 +23,19 @@ def test_against_astropy_over_all_leap_seconds(name: str) -> None:
     assert np.abs(getattr(night, name)(mjd) - oracle).max() < 2e-11  # days; a double at MJD 60000 resolves 7e-12
 
 
+def test_the_kernel_as_plain_python() -> None:
+    mjd = np.array([np.nan, np.inf, -np.inf, 41316.9, 41317.0, LEAP - 1.0, LEAP - 0.25, LEAP, 61109.125])
+    plain = night._utc_to_tai.py_func(mjd, *night._leap_seconds())
+    assert np.array_equal(plain, night.utc_to_tai(mjd), equal_nan=True)
+    assert np.isnan(plain[:4]).all()
+    assert plain[6] == pytest.approx(LEAP - 0.25 + 36.75 / 86400, abs=1e-11)  # three quarters of 86,401 s
+
+
+def test_shapes_are_kept() -> None:
+    assert night.utc_to_tai(58000.5).shape == ()
+    assert night.utc_to_tai(np.full((2, 3), 58000.5)).shape == (2, 3)
+
+
 def test_the_offset_is_37_seconds_since_2017() -> None:
     assert night.utc_to_tai(58451.0) - 58451.0 == pytest.approx(37 / 86400, abs=1e-11)
     assert night.utc_to_tai(57753.0) - 57753.0 == pytest.approx(36 / 86400, abs=1e-11)
