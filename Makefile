@@ -60,7 +60,8 @@ bench-decode: $(STAMP)  ## measure decoding alone, beside other libraries and th
 chaos: $(STAMP)  ## kill runs at random moments, and see the same bytes
 	$(BIN)/python -m pytest -m chaos -s
 
-fuzz: $(STAMP)  ## damage packets for a while
+fuzz: $(STAMP)  ## damage packets by the million (ALERTMILL_FUZZ_CASES)
+	$(BIN)/python -m tests.fuzz.run_fuzz
 	ALERTMILL_FUZZ_EXAMPLES=5000 $(BIN)/python -m pytest tests/test_avro_fuzz.py
 
 interop: $(STAMP)  ## other tools, browser, notebooks

@@ -23,6 +23,7 @@ CODECS = ("null", "deflate", "snappy", "zstandard")
 
 _FLOATS = (0.0, -0.0, 1.5, float("nan"), float("inf"), float("-inf"), 1e-40, 3.0e38)
 _LONGS = (0, -1, 2**53 + 1, 2**63 - 1, -(2**63), 170112044583354426)
+_NAMED = ("record", "enum", "fixed")
 _TEXTS = ("", "g", "ZTF18abcdefg", "null", "é 天 🜨", "\x00")
 
 
@@ -34,15 +35,18 @@ def random_value(schema: Any, rng: random.Random, named: dict[str, Any], space: 
         found = named.get(schema) or named.get(f"{space}.{schema}")
         return random_value(found, rng, named, space) if found else _random_leaf(schema, None, rng)
     kind = schema["type"]
+    if kind in _NAMED:
+        full = _define(schema, named, space)
     if kind == "record":
-        full = (
-            schema["name"]
-            if "." in schema["name"]
-            else ".".join(filter(None, (schema.get("namespace", space), schema["name"])))
-        )
-        named[full] = {**schema, "name": full}
         inner = full.rpartition(".")[0]
         return {f["name"]: random_value(f["type"], rng, named, inner) for f in schema["fields"]}
+    if kind == "enum":
+        return rng.choice(schema["symbols"])
+    if kind == "fixed":
+        return rng.randbytes(schema["size"])
+    if kind == "map":
+        keys = rng.sample(_TEXTS, rng.choice((0, 1, 3)))
+        return {key: random_value(schema["values"], rng, named, space) for key in keys}
     if kind == "array":
         # the first item is made even for an empty list, so that types named in it are known to what follows
         return [random_value(schema["items"], rng, named, space) for _ in range(4)][: rng.choice((0, 1, 3))]
@@ -55,7 +59,7 @@ def _random_leaf(kind: str, logical: str | None, rng: random.Random) -> Any:
     if kind == "boolean":
         return rng.random() < 0.5
     if kind == "int":
-        return rng.choice((0, 1, -1, 2**31 - 1, -(2**31), rng.randrange(10**6)))
+        return rng.randrange(10**5) if logical else rng.choice((0, 1, -1, 2**31 - 1, -(2**31), rng.randrange(10**6)))
     if kind == "long":
         return rng.randrange(10**15) if logical else rng.choice((*_LONGS, rng.randrange(10**12)))
     if kind == "float":
@@ -73,14 +77,19 @@ def define_all(schema: Any, named: dict[str, Any], space: str = "") -> None:
         for kind in schema:
             define_all(kind, named, space)
     elif isinstance(schema, dict):
-        if schema["type"] == "record":
-            name = schema["name"]
-            full = name if "." in name else ".".join(filter(None, (schema.get("namespace", space), name)))
-            named[full] = {**schema, "name": full}
-            for field in schema["fields"]:
-                define_all(field["type"], named, full.rpartition(".")[0])
-        elif schema["type"] == "array":
-            define_all(schema["items"], named, space)
+        full = _define(schema, named, space) if schema["type"] in _NAMED else ""
+        for field in schema.get("fields", ()):
+            define_all(field["type"], named, full.rpartition(".")[0])
+        for inner in ("items", "values"):
+            define_all(schema.get(inner), named, space)
+
+
+def _define(schema: Any, named: dict[str, Any], space: str) -> str:
+    """Note a named type and return its full name."""
+    name = schema["name"]
+    full = name if "." in name else ".".join(filter(None, (schema.get("namespace", space), name)))
+    named[full] = {**schema, "name": full}
+    return full
 
 
 def random_record(schema: Mapping[str, Any], seed: int) -> dict[str, Any]:

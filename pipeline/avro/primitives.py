@@ -33,7 +33,7 @@ def varint(view, p, stop):  # type: ignore[no-untyped-def]
     """Return (value, next position, status) of a zigzag integer."""
     raw = np.uint64(0)
     shift = np.uint64(0)
-    for _ in range(10):
+    while True:  # ten bytes at most: the tenth is refused or the last
         if p >= stop:
             return np.int64(0), p, SHORT
         byte = np.uint64(view[np.uint64(p)])
@@ -45,7 +45,6 @@ def varint(view, p, stop):  # type: ignore[no-untyped-def]
             half = np.int64(raw >> np.uint64(1))
             return (-half - np.int64(1) if raw & np.uint64(1) else half), p, OK
         shift += np.uint64(7)
-    return np.int64(0), p, VARINT
 
 
 @njit(**JIT)
