@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,18 @@ def write(table: pa.Table, path: Path, settings: dict[str, Any]) -> int:
     """Write a table; return the size of the file."""
     pq.write_table(table, path, store_schema=True, **settings)
     return path.stat().st_size
+
+
+def writing(tables: Sequence[pa.Table], settings: Sequence[dict[str, Any]], folder: Path) -> Callable[[], None]:
+    """Return a call that writes tables to files of their own; an old file's pages are freed before, not in the call."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+
+    def call() -> None:
+        for number, (table, one) in enumerate(zip(tables, settings, strict=True)):
+            write(table, folder / f"{number}.parquet", one)
+
+    return call
 
 
 def staged(parts: Sequence[dict[str, Any]], root: Path, datasets: Sequence[str]) -> dict[str, list[Path]]:

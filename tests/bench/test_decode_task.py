@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from contestants import ours_from_tar, read_only
 from corpora import NIGHT, members, taken_apart
-from limits import INFLATERS, hash_all, inflate, plain_settings, shipped_settings, staged, write
+from limits import INFLATERS, hash_all, inflate, plain_settings, shipped_settings, staged, write, writing
 from measuring import ALERTS, Board, cpu_seconds, interleaved, median, median_ratio, pinned
 from tasks import prepared, receipts, worker
 from zlib_ng import gzip_ng
@@ -104,8 +104,8 @@ def _compressed(name: str, path: Path, root: Path, cores: list[int], board: Boar
     with worker(root, path, "ztf", cores) as process:
         packets = process.decode()["packets"]
 
-        def inflating(library: str) -> Callable[[], float]:
-            return lambda: _wall(lambda: inflate(path, library))
+        def inflating(library: str) -> Callable[[], dict[str, float]]:
+            return lambda: _times(lambda: inflate(path, library))
 
         calls = {library: inflating(library) for library in INFLATERS}
         with pinned():
@@ -115,31 +115,29 @@ def _compressed(name: str, path: Path, root: Path, cores: list[int], board: Boar
         f"from .tar.gz to Parquet (raw, cutouts, alerts, provenance): {name} ZTF, {packets:,} packets, "
         f"{size / 1e6:,.0f} MB inflated; wall time"
     )
-    wall, cpu = ([one[kind] for one in times["whole"]] for kind in ("wall", "cpu"))
-    best = min(INFLATERS, key=lambda library: median(times[library]))
+    wall = {who: [one["wall"] for one in of] for who, of in times.items()}
+    cpu = {who: [one["cpu"] for one in of] for who, of in times.items()}
+    best = min(INFLATERS, key=lambda library: median(wall[library]))
     for library in INFLATERS:
-        _add(
-            board,
-            f"gzip_{name}_{library}",
-            f"  inflating alone, {library}, one core",
-            median(times[library]),
-            packets,
-            size,
-        )
-    _add(board, f"gzip_{name}_whole", "  one process on two cores", median(wall), packets, size)
-    board.add(f"gzip_{name}_cpu", "  its CPU time", median(cpu) / packets * 1e6, "us/alert")
-    share = 100 * median_ratio(times[best], wall)
-    told = f"  share of the rate of inflating alone ({best})"
+        told = f"  inflating alone, {library}, one core"
+        _add(board, f"gzip_{name}_{library}", told, median(wall[library]), packets, size)
+    _add(board, f"gzip_{name}_whole", "  one process on two cores", median(wall["whole"]), packets, size)
+    board.add(f"gzip_{name}_cpu", "  its CPU time", median(cpu["whole"]) / packets * 1e6, "us/alert")
+    told = f"  of the rate of inflating alone ({best})"
+    share = 100 * median_ratio(wall[best], wall["whole"])
+    at_best = (
+        f"at most {200 * median_ratio(cpu[best], cpu['whole']):.0f} % by CPU time, with two free cores never waiting"
+    )
     if name == "simulated":
-        board.bar(f"gzip_{name}_share", told, share, "%", at_least=LEAST_OF_INFLATING)
+        board.bar(f"gzip_{name}_share", told, share, "%", at_least=LEAST_OF_INFLATING, note=at_best)
     else:
-        board.add(f"gzip_{name}_share", told, share, "%", "small: start and end of the task weigh")
+        board.add(f"gzip_{name}_share", told, share, "%", f"{at_best}; start and end of the task weigh")
 
 
-def _wall(call: Callable[[], Any]) -> float:
-    started = time.perf_counter()
+def _times(call: Callable[[], Any]) -> dict[str, float]:
+    wall, cpu = time.perf_counter(), time.process_time()
     call()
-    return time.perf_counter() - started
+    return {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
 
 
 def _add(board: Board, key: str, told: str, seconds: float, packets: int, size: int) -> None:
@@ -149,19 +147,18 @@ def _add(board: Board, key: str, told: str, seconds: float, packets: int, size: 
 def test_plain_dump(dump: Dump, cores: list[int], board: Board, one_arrow_thread: None) -> None:
     size = dump.tar.stat().st_size
     tables = {name: [read_table(path) for path in paths] for name, paths in _files(dump).items()}
-    target = dump.folder / "limit.parquet"
+    target = dump.folder / "limit"
     settings = {
         kind: {name: [make(path) for path in paths] for name, paths in _files(dump).items()}
         for kind, make in (("shipped", shipped_settings), ("plain", plain_settings))
     }
 
-    def writing(name: str, kind: str) -> float:
-        pairs = zip(tables[name], settings[kind][name], strict=True)
-        return cpu_seconds(lambda: [write(table, target, one) for table, one in pairs])
+    def limit(name: str, kind: str) -> float:
+        return cpu_seconds(writing(tables[name], settings[kind][name], target))
 
-    _check_settings(dump, tables, settings["shipped"], target)
+    _check_settings(dump, tables, settings["shipped"])
     calls: dict[str, Callable[[], Any]] = {
-        f"{name}, {kind}": lambda name=name, kind=kind: writing(name, kind) for name in WRITTEN for kind in settings
+        f"{name}, {kind}": lambda name=name, kind=kind: limit(name, kind) for name in WRITTEN for kind in settings
     }
     with worker(dump.folder / "plain", dump.tar, "ztf", cores[:1]) as process:
         process.decode()
@@ -196,11 +193,11 @@ def _files(dump: Dump) -> dict[str, list[Path]]:
     return staged(dump.parts, dump.root, WRITTEN)
 
 
-def _check_settings(dump: Dump, tables: Any, settings: Any, target: Path) -> None:
+def _check_settings(dump: Dump, tables: Any, settings: Any) -> None:
     """See that what is measured as the limit writes the same columns in the same number of bytes."""
     for name, paths in _files(dump).items():
         for table, one, path in zip(tables[name], settings[name], paths, strict=True):
-            size = write(table, target, one)
+            size = write(table, dump.folder / "check.parquet", one)
             assert abs(size - path.stat().st_size) < 0.02 * size, f"{name}: the shipped settings were not recognised"
 
 
@@ -211,7 +208,6 @@ def test_steps(dump: Dump, board: Board, one_arrow_thread: None) -> None:
     files = staged(dump.parts, dump.root, [*WRITTEN, "provenance"])
     tables = [read_table(path) for paths in files.values() for path in paths]
     flat = [path for paths in files.values() for path in paths]
-    target = dump.folder / "steps.parquet"
     settings = [shipped_settings(path) for path in flat]
     _, bodies = taken_apart(members(dump.tar, dump.packets))
     run = prepared(dump.folder / "steps", dump.tar)
@@ -220,7 +216,7 @@ def test_steps(dump: Dump, board: Board, one_arrow_thread: None) -> None:
         "read, frame and decode": lambda: ours_from_tar(dump.tar, "ztf"),
         "sha256 of the bodies": lambda: hash_all(bodies),
         "content hashes": lambda: [content_hashes(table) for table in tables],
-        "write": lambda: [write(table, target, one) for table, one in zip(tables, settings, strict=True)],
+        "write": writing(tables, settings, dump.folder / "steps-written"),
         "sha256 of the files": lambda: [sha256_of(path) for path in flat],
         "whole": lambda: receipts(run, dump.segments),
     }
