@@ -56,11 +56,16 @@ class Order:
     place: Int
 
 
+def room(m: int, dtype: type) -> NDArray:
+    """Return an array (m,) to be filled, in memory of Arrow's pool: unlike numpy's, it is kept for the next batch."""
+    return np.frombuffer(pa.allocate_buffer(m * np.dtype(dtype).itemsize), dtype=dtype)
+
+
 def empty_points(m: int) -> Points:
     """Return ``m`` points to be filled."""
     dtypes: dict[str, type] = {"band": np.int8, "is_forced": np.bool_}
     dtypes |= dict.fromkeys(("row", "exposure", "reference"), np.int64)
-    return Points(**{field.name: np.empty(m, dtype=dtypes.get(field.name, np.float64)) for field in fields(Points)})
+    return Points(**{field.name: room(m, dtypes.get(field.name, np.float64)) for field in fields(Points)})
 
 
 def is_usable(points: Points) -> Bool:
@@ -221,7 +226,7 @@ def _column(values: NDArray, place: Int) -> pa.Array:
     if values.dtype == np.bool_:
         _gather_flags(values, place, bits)
         return pa.Array.from_buffers(pa.bool_(), m, [None, pa.py_buffer(bits)], 0)
-    out = np.empty(m, dtype=values.dtype)
+    out = room(m, values.dtype.type)
     gather = _gather_integers if values.dtype == np.int64 else _gather_floats
     nulls = gather(values, place, out, bits)
     dtype = pa.int64() if values.dtype == np.int64 else pa.float64()

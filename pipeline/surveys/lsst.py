@@ -57,7 +57,7 @@ INJECTED_FLAGS = (
 def _limits(packet: Records, dialect: Dialect) -> tuple[Points, Order]:
     """Return the upper limits: ``prvDiaNondetectionLimits``, which only packets up to 7.4 have room for."""
     row, records = packet.records("prvDiaNondetectionLimits")
-    limits, _ = measure([Part(records, row, False)], dialect)
+    limits, _ = measure([Part(records, row, False)] if records.n else [], dialect)
     noise = records.floats("diaNoise") * dialect.njy_per_unit
     limits.flux_njy[:] = np.where(noise > 0.0, LIMIT_SIGMA * noise, np.nan)
     return limits, time_order(limits, packet.n, is_usable(limits))
@@ -91,13 +91,14 @@ def losses(raw: pa.Table, dialect: Dialect) -> dict[str, int]:
     reasons = dict.fromkeys(("withdrawn", "no flux", "no time or band"), 0)
     name = "prvDiaForcedSources"
     for chunk in raw.select([name] if name in raw.column_names else []).to_batches():
-        row, records = Records(pa.Table.from_batches([chunk])).records(name)
-        forced, usable = measure([Part(records, row, True)], dialect)
-        left = np.ones(len(row), dtype=bool)
+        _, records = Records(pa.Table.from_batches([chunk])).records(name)
+        flux = records.floats("psfFlux", "psFlux") * dialect.njy_per_unit
+        is_placed = np.isfinite(mid_tai(records)) & (band_of(records) >= 0)
+        left = np.ones(records.n, dtype=bool)
         for reason, failed in (
             ("withdrawn", _is_withdrawn(records)),
-            ("no flux", np.isnan(forced.flux_njy)),
-            ("no time or band", ~usable),
+            ("no flux", np.isnan(flux)),
+            ("no time or band", ~(is_placed & np.isfinite(flux))),
         ):
             reasons[reason] += int(np.count_nonzero(left & failed))
             left &= ~failed

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from pipeline import lightcurve as lc
 from pipeline.lightcurve import MISSING, Float, Int
+from pipeline.points import room
 
 _JIT: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
 _FLOATS: dict[int, type] = {pa.float32().id: np.float32, pa.float64().id: np.float64}
@@ -135,7 +136,7 @@ def floats(array: pa.Array, sentinels: tuple[float, ...] = ()) -> Float:
     if array.null_count == len(array):
         return _fixed(np.full(len(array), np.nan))
     data = array if array.type.id in _FLOATS else array.cast(pa.float64())
-    out = np.empty(len(data))
+    out = room(len(data), np.float64)
     _floats(_values(data, _FLOATS[data.type.id]), *_validity(data), np.array(sentinels, dtype=np.float64), out)
     return _fixed(out)
 
@@ -148,7 +149,7 @@ def integers(array: pa.Array) -> Int:
     values = _values(data, _INTEGERS[data.type.id])
     if not data.null_count and values.dtype == np.int64:
         return values
-    out = np.empty(len(data), dtype=np.int64)
+    out = room(len(data), np.int64)
     _integers(values, *_validity(data), out)
     return _fixed(out)
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pipeline import night
 from pipeline.lightcurve import MISSING, Bool, Float, Int, Points, empty_points, is_usable
 from pipeline.photometry import MAG_PER_RELATIVE_FLUX, flux_from_mag
+from pipeline.points import room
 from pipeline.surveys.records import Records
 
 N_BANDS = 3
@@ -77,7 +78,7 @@ def measure(parts: Sequence[Part]) -> tuple[Points, Bool]:
     """Return the points of all parts, one part after the other, and which have time, flux and band, bool (m,)."""
     ends = [0, *np.cumsum([len(part.row) for part in parts]).tolist()]
     m = ends[-1]
-    points, mag, error_of_reference = empty_points(m), np.empty((2, m)), np.empty(m)
+    points, mag, error_of_reference = empty_points(m), room(2 * m, np.float64).reshape(2, m), room(m, np.float64)
     places = [slice(begin, end) for begin, end in pairwise(ends)]
     for part, at in zip(parts, places, strict=True):
         points.row[at], points.is_forced[at], mag[0, at] = part.row, part.is_forced, part.mag
