@@ -489,16 +489,23 @@ def test_feeding_waits_for_a_member(tmp_path):
 
 # --------------------------------------------------------------------------------------- hostile streams
 def test_what_a_search_holds_is_bounded(tmp_path, monkeypatch):
+    zeros_first = zlib.compressobj(9, 8, -15, 8, zlib.Z_FIXED)  # its blocks are not told: the first one is far away
+    data = bytes(15 << 20) + texture(900_000)
+    packed = zeros_first.compress(data[: 15 << 20]) + zeros_first.flush(zlib.Z_SYNC_FLUSH)
+    assert len(packed) < seek.LOOK_BYTES
+    packed += raw_deflate("zlib", data[15 << 20 :], 6, 8)
     file = tmp_path / "x.gz"
-    file.write_bytes(gzip.compress(bytes(90 << 20), 9))
+    file.write_bytes(b"\x1f\x8b\x08" + bytes(7) + packed + zlib.crc32(data).to_bytes(4, "little"))
+    with file.open("ab") as out:
+        out.write(len(data).to_bytes(4, "little"))
     held = []
     put = inflate._Stream._put
     monkeypatch.setattr(
         inflate._Stream, "_put", lambda self, piece: put(self, piece) or held.append(sum(map(len, self.pieces)))
     )
     points = SeekPoints(1 << 20)
-    assert len(read(file, points=points)) == 90 << 20
-    assert max(held) <= seek.SPOOL_BYTES + inflate.PIECE_BYTES
+    assert read(file, points=points) == data
+    assert seek.SPOOL_BYTES < max(held) <= seek.SPOOL_BYTES + inflate.PIECE_BYTES
 
 
 def test_searches_become_rare_where_nothing_is_found(tmp_path, monkeypatch):
@@ -559,6 +566,17 @@ def test_the_last_point_before_an_offset():
         *(None, None, 1000, 1000, 2000, 3000)
     ]
     assert SeekPoints().near(5) is None and points.due == 4000
+
+
+def test_a_find_ends_the_long_waits():
+    points = SeekPoints(1000)
+    due = []
+    for offset in (1000, 2000, 4000):
+        points.miss(offset)
+        due.append(points.due)
+    points.add(some(9)[8])
+    points.miss(10_500)
+    assert [*due, points.due] == [2000, 4000, 8000, 11_500]
 
 
 def test_points_are_thinned_out_where_they_are_too_many(monkeypatch):

@@ -250,7 +250,7 @@ def seek_point(stream: Stream) -> SeekPoint | None:
     for _ in range(MAX_TRIES):
         bit, kind = find_block(data, bit + 1, 8 * LOOK_BYTES)
         byte = bit >> 3
-        if kind == NONE or not _feed(stream, first + byte + (kind == DYNAMIC), limit):
+        if kind == NONE or not _feed(stream, first + byte + 1, limit):  # of the block itself, that byte tells nothing
             return None
         point = SeekPoint(stream.given, first + byte, bit & 7, kind, stream.member, stream.crc, stream.window)
         promised = _trial(point, ahead[byte:])
