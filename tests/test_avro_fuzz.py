@@ -30,6 +30,7 @@ from pipeline.avro import (
     decode,
     decode_frames,
     decoding,
+    memory,
     split_container,
     writer_schema,
 )
@@ -50,7 +51,7 @@ SEED = 20261122
 KINDS = {
     *("boolean", "int", "long", "float", "double", "string", "string_length", "string_data", "bytes", "bytes_length"),
     *("bytes_data", "fixed", "enum", "branch", "union", "array", "array_count", "map", "map_count", "block_size"),
-    *("key", "key_length", "key_data", "record", "body"),
+    *("key", "key_length", "key_data", "record", "body", "end"),
 }
 
 
@@ -71,6 +72,11 @@ def test_mutants_are_refused_for_a_reason_or_equal_fastavros_record(family: str,
         tally.add(run_batch(family, SEED, k * BATCH, BATCH, fences, None))
     assert run_fuzz.faults(tally) == []
     assert sum(tally.cases.values()) == 5 * BATCH
+
+
+@pytest.mark.parametrize("first", [1200, 1600, 2000, 3400])
+def test_maps_beside_dates_that_no_calendar_has_are_searched_for_double_keys(first: int, fences: list[Fence]) -> None:
+    assert run_batch("any", 1, first, BATCH, fences, None).defects == []
 
 
 def test_every_kind_of_thing_is_changed_and_every_rule_broken(fences: list[Fence]) -> None:
@@ -292,6 +298,34 @@ def test_a_hostile_body_takes_no_more_than_its_size_allows(name: str) -> None:
     assert pa.total_allocated_bytes() < 400 << 20 and after.raw.num_rows == 1
 
 
+def test_rows_stay_as_they_are_while_buffers_are_used_again() -> None:
+    """Batches large enough that their memory goes round: rows, single columns and views of them that outlive others."""
+
+    def decoded(number: int) -> Decoded:
+        one, body = writer("lsst", "11.1"), base("lsst", "11.1", number).body
+        data = [Datum(body, 0, len(body), one.schema)] * 1_500
+        return decode(data, superset_of("lsst"), cutouts_of("lsst"))
+
+    def written(table: pa.Table) -> bytes:
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, table.schema) as stream:
+            stream.write_table(table)
+        return sink.getvalue().to_pybytes()
+
+    whole = decoded(4)
+    before = written(whole.raw)
+    column = decoded(5).raw.column("diaSource").chunk(0)
+    column_before = written(pa.table({"a": column}))
+    view = decoded(6).raw.column("diaSourceId").chunk(0).to_numpy()
+    view_before = view.copy()
+    for number in (7, 8, 4, 5, 6, 7):
+        decoded(number)
+    assert memory._free, "nothing is used again: the batches are too small"
+    assert written(whole.raw) == before
+    assert written(pa.table({"a": column})) == column_before
+    assert (view == view_before).all()
+
+
 def test_threads_do_not_disturb_each_other() -> None:
     rng = random.Random(3)
     made = [batch_of("ztf", 9, k * BATCH, 60) for k in range(4)]
@@ -314,6 +348,16 @@ def test_threads_do_not_disturb_each_other() -> None:
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_cut_of_a_body_is_judged_alike(family: str, fences: list[Fence]) -> None:
+    family = {"any": "any4"}.get(family, family)
+    for version in versions_of(family)[-2:]:
+        whole = base(family, version, 4).body
+        cuts = [Packet(whole[:n], version, 7, mutant(family, 0, 0)) for n in range(len(whole))]
+        tally = check(family, cuts, plain(family), fences, random.Random(1))
+        assert tally.defects == [] and sum(tally.accepted.values()) == 0
 
 
 def test_random_bytes_of_every_length_are_judged_alike(fences: list[Fence]) -> None:

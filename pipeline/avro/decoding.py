@@ -26,7 +26,7 @@ from pipeline.avro.program import NotCompiledError, Program, compile_program
 from pipeline.avro.rows import VERSION_FIELD, Decoded, cutout_schema, plan_schema, points_of, raw_schema
 from pipeline.avro.schema import WriterSchema
 from pipeline.avro.target import Target
-from pipeline.surveys.superset import unheld
+from pipeline.surveys.superset import plain, unheld, widen
 
 ARENA_BYTES = 256 << 20
 """Bodies decoded into one set of buffers; what is beyond begins the next."""
@@ -323,7 +323,8 @@ def _without_double_keys(result: _Result, target: Target) -> _Result:
     doubles: dict[int, str] = {}
     for node, column in zip(target.columns, result.columns, strict=True):
         if node.has_maps and len(column) > column.null_count:
-            rows = (row for row, value in enumerate(column.to_pylist()) if _has_double_key(value))
+            values = widen(column, plain(column.type)).to_pylist()  # a date of any year
+            rows = (row for row, value in enumerate(values) if _has_double_key(value))
             doubles |= dict.fromkeys(rows, f"field {node.path}: a key stands twice in a map")
     if not doubles:
         return result

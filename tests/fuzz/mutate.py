@@ -214,6 +214,13 @@ def _cut(body: bytes, rng: random.Random) -> Splice:
     ))()  # fmt: skip
 
 
+def _end(source: Base, rng: random.Random) -> Splice:
+    """End the body within a thing of any kind, or just before or behind it."""
+    places = source.by_kind[rng.choice([kind for kind in source.by_kind if kind not in WHOLE])]
+    spot = rng.choice(places[rng.choice(list(places))])
+    return (rng.randint(max(spot.start, spot.stop - 10), spot.stop), len(source.body), b"")
+
+
 @dataclass(frozen=True, slots=True)
 class Mutant:
     """One changed body: its base, the splices, the kinds that were changed, and whether all changes were gentle."""
@@ -238,10 +245,12 @@ def _one(source: Base, is_gentle: bool, rng: random.Random) -> tuple[str, Splice
     changes = GENTLE if is_gentle else HARSH
     kinds = [kind for kind in changes if kind in source.by_kind]
     if not is_gentle:
-        kinds.append("body")
+        kinds += ["body", "end"]
     kind = rng.choice(kinds)
     if kind == "body":
         return kind, _cut(source.body, rng)
+    if kind == "end":
+        return kind, _end(source, rng)
     places = source.by_kind[kind]
     spot = rng.choice(places[rng.choice(list(places))])
     old = source.body if kind in WHOLE else source.body[spot.start : spot.stop]
