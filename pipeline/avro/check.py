@@ -182,7 +182,9 @@ class Walked:
     position: int
 
 
-def walk(data: bytes | memoryview, start: int, stop: int, count: int, program: Program) -> Walked:
+def walk(
+    data: bytes | memoryview, start: int, stop: int, count: int, program: Program, *, more: bool = False
+) -> Walked:
     """Walk ``count`` datums that follow each other in ``data[start:stop]``.
 
     Parameters
@@ -193,12 +195,14 @@ def walk(data: bytes | memoryview, start: int, stop: int, count: int, program: P
         Extent in bytes and number of datums.
     program : Program
         The writer schema's.
+    more : bool
+        Whether further datums follow these.
 
     Returns
     -------
     Walked
-        Ends (int64, one for each sound datum, as positions in ``data``). The last datum must end at ``stop``: stray
-        bytes behind it are its fault.
+        Ends (int64, one for each sound datum, as positions in ``data``). Unless more follow, the last datum must end at
+        ``stop``: stray bytes behind it are its fault.
     """
     view = np.frombuffer(data, dtype=np.uint8)
     view.flags.writeable = False
@@ -207,7 +211,7 @@ def walk(data: bytes | memoryview, start: int, stop: int, count: int, program: P
     status, done, position, at = _walk(view, start, stop, count, program.code, program.branches, left, declared, ends)
     if status != OK:
         return Walked(ends[:done], f"field {program.fields[at]}: {REASONS[status]}", int(position))
-    if position != stop:
+    if position != stop and not more:
         where = int(ends[-1]) if count else start
         return Walked(ends[: max(count - 1, 0)], f"{stop - where} stray bytes follow the last field", where)
     return Walked(ends, None, int(position))

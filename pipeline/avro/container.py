@@ -14,9 +14,8 @@ from mmap import mmap
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.avro.check import _walk, walk
+from pipeline.avro.check import walk
 from pipeline.avro.codecs import CODECS, decompress
-from pipeline.avro.primitives import OK
 from pipeline.avro.schema import WriterSchema, parse_text
 from pipeline.errors import SchemaError
 
@@ -339,22 +338,20 @@ def walk_block(
     if block.count == 1:  # checked when it is decoded, like the body of a wire message
         yield np.array([0, len(body)], dtype=np.int64), None
         return
-    program = header.schema.program
     total = min(block.count, len(body))
     done = at = 0
-    while total - done > chunk:
-        bounds = np.full(chunk + 1, at, dtype=np.int64)
-        status, *_ = _walk(body, at, len(body), chunk, program.code, program.branches, program.n_loops, bounds[1:])
-        if status != OK:
-            break  # told in words below
+    while True:
+        n = min(chunk, total - done)
+        walked = walk(body.data, at, len(body), n, header.schema.program, more=done + n < total)
+        done += len(walked.ends)
+        bounds = np.concatenate([[at], walked.ends])
+        if walked.reason is not None or done == total:
+            break
         yield bounds, None
-        done, at = done + chunk, int(bounds[-1])
-    walked = walk(body.data, at, len(body), min(chunk, total - done), program)
-    done += len(walked.ends)
+        at = int(bounds[-1])
     reason = walked.reason
     if reason is None and done < block.count:
         reason = f"the block declares {block.count} datums in {len(body)} bytes"
-    bounds = np.concatenate([[at], walked.ends])
     if reason is None:
         yield bounds, None
         return

@@ -109,9 +109,9 @@ def _stored(
             continue
         first, block = int(offset[at]), Block(int(offset[at]), int(size[at]), int(count[at]))
         for bounds, fault in walk_block(view[first : first + block.size], block, header, CHUNK_ROWS):
-            bounds += first
-            if len(bounds) > 1:
-                yield frames_of(view, bounds[:-1], bounds[1:], bounds[:-1], header.schema)
+            where = bounds + first
+            if len(where) > 1:
+                yield frames_of(view, where[:-1], where[1:], where[:-1], header.schema)
             if fault is not None:
                 yield fault_frames(fault)
         at += 1

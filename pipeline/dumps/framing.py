@@ -29,7 +29,7 @@ from pipeline.errors import SourceError
 
 CHUNK_ROWS = 4096
 """Datums of one block that become one :class:`Frames`."""
-_EMPTY = np.empty(0, dtype=np.uint8)
+_EMPTY = np.frombuffer(b"", dtype=np.uint8)
 _NONE = np.zeros(1, dtype=np.int64)
 
 

@@ -14,6 +14,8 @@ from pipeline.dumps.containers import FileFrames
 from pipeline.dumps.cutting import Segment, Tally
 from pipeline.dumps.framing import Reader
 from pipeline.dumps.members import FolderFrames, TarFrames
+from pipeline.dumps.tar import BLOCK
+from pipeline.dumps.windows import read_only
 from pipeline.errors import SourceError
 
 BATCH_PACKETS = 2048
@@ -68,7 +70,7 @@ def read_frames(
 
 
 def _open(segment: Segment, reader: Reader, tally: Tally, max_bytes: int) -> TarFrames | FolderFrames | FileFrames:
-    size = min(max(max_bytes // _WINDOWS, 1), _WINDOW_BYTES)
+    size = min(max(max_bytes // _WINDOWS, BLOCK), _WINDOW_BYTES)
     held = max_bytes // size + _MORE_WINDOWS
     if segment.source.kind in ("tar", "tar.gz"):
         return TarFrames(segment, reader, tally, size, held)
@@ -200,7 +202,7 @@ def _joined(is_own: bool, pieces: list[Frames]) -> Frames:
     data = max((piece.data for piece in pieces), key=len)
     shift = np.zeros(len(pieces) + 1, dtype=np.int64)
     if is_own:
-        data = np.concatenate([piece.data for piece in pieces])
+        data = read_only(np.concatenate([piece.data for piece in pieces]))
         np.cumsum([len(piece.data) for piece in pieces], out=shift[1:])
     places: dict[WriterSchema, int] = {}
     start, stop, schema = [], [], []

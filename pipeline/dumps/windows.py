@@ -39,7 +39,7 @@ def _allocated(size: int) -> NDArray[np.uint8]:
 def _keep(buffers: list[NDArray[np.uint8]]) -> None:
     """Leave buffers that no row refers to for later readers."""
     for buffer in buffers:
-        if (len(_spare) + 1) * len(buffer) <= SPARE_BYTES:
+        if sum(map(len, _spare)) + len(buffer) <= SPARE_BYTES:
             _spare.append(buffer)
 
 
