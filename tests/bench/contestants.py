@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,36 +15,29 @@ from corpora import Corpus
 from reframing import by_datafusion, by_polars, reframe, resolvable
 
 from pipeline import avro
-from pipeline.avro import Datum, Decoded, Frames, HeaderCache
-from pipeline.dumps import Reader, datums, list_sources, segments
+from pipeline.avro import Decoded, Frames, HeaderCache
+from pipeline.dumps import Reader, Segment, list_sources, read_frames, segments
 from pipeline.schema import content_hashes
 from pipeline.surveys import get as get_survey
 from pipeline.surveys.superset import widen
 
-BATCH_PACKETS = 512
 
-
-def ours_from_tar(path: Path, survey: str) -> list[Decoded]:
-    """Decode an archive on tmpfs, headers included, with what the decode task uses."""
+def cut(path: Path) -> list[Segment]:
+    """Cut an archive into segments, as a run does before its tasks begin."""
     (source,) = list_sources([str(path)])
-    found, reader = get_survey(survey), Reader()
-    pending: list[Datum] = []
-    out = []
-    for segment in segments(source):
-        for _, item in datums(segment, reader):
-            assert isinstance(item, Datum)
-            pending.append(item)
-            if len(pending) == BATCH_PACKETS:
-                out.append(avro.decode(pending, found.superset, found.cutout_columns))
-                pending = []
-    return [*out, avro.decode(pending, found.superset, found.cutout_columns)] if pending else out
+    return segments(source)
 
 
-def read_only(path: Path) -> int:
+def ours_from_tar(found: Sequence[Segment], survey: str, reader: Reader) -> list[Decoded]:
+    """Decode an archive, headers included, by what the decode task uses; ``reader`` knows the headers met before."""
+    columns = get_survey(survey)
+    batches = itertools.chain.from_iterable(read_frames(segment, reader) for segment in found)
+    return [avro.decode_frames(batch, columns.superset, columns.cutout_columns) for batch in batches]
+
+
+def read_only(found: Sequence[Segment], reader: Reader) -> int:
     """Take an archive apart without decoding; return the number of packets."""
-    (source,) = list_sources([str(path)])
-    reader = Reader()
-    return sum(1 for segment in segments(source) for _ in datums(segment, reader))
+    return sum(len(frames) for segment in found for batch in read_frames(segment, reader) for frames in batch)
 
 
 def ours_from_bodies(frames: Frames, survey: str) -> Decoded:
@@ -86,6 +80,7 @@ class Contest:
     def __post_init__(self) -> None:
         corpus, folder = self.corpus, self.folder
         tar = corpus.write_tar(folder / "corpus.tar")
+        found, reader = cut(tar), Reader()
         frames = joined_bodies(corpus)
         parsed = fastavro.parse_schema(corpus.schema)
         lean = resolvable(corpus.schema)
@@ -93,7 +88,7 @@ class Contest:
         path = folder / "joined.avro"
         path.write_bytes(joined)
 
-        def reader() -> pa.Table:
+        def single() -> pa.Table:
             rows = [next(fastavro.reader(io.BytesIO(file))) for file in corpus.files]
             return pa.Table.from_pylist(rows, schema=corpus.arrow)
 
@@ -106,9 +101,10 @@ class Contest:
             return by_datafusion(path)
 
         self.calls: dict[str, Callable[[], object]] = {
-            "ours, tar": lambda: ours_from_tar(tar, corpus.survey),
+            "ours, tar": lambda: ours_from_tar(found, corpus.survey, reader),
+            "cutting into segments": lambda: cut(tar),
             "ours, bodies": lambda: ours_from_bodies(frames, corpus.survey),
-            "fastavro.reader": reader,
+            "fastavro.reader": single,
             "fastavro schemaless": schemaless,
             "re-framing alone": lambda: reframe(corpus.files, corpus.header, lean),
             "polars-avro": lambda: by_polars(joined),
@@ -131,7 +127,8 @@ class Contest:
             except Exception as error:  # whatever a library raises: it cannot read this
                 self._out(name, " ".join(str(error).split())[:100])
                 continue
-            if isinstance(made, list):
+            if name == "ours, tar":
+                assert isinstance(made, list)
                 _check_ours(made, reader)
             elif isinstance(made, Decoded):
                 _check_ours([made], reader)

@@ -20,7 +20,7 @@ from measuring import ALERTS, Board, cpu_seconds, interleaved, median, median_ra
 from tasks import prepared, receipts, worker
 from zlib_ng import gzip_ng
 
-from pipeline.dumps import Segment, Tally, segments
+from pipeline.dumps import Reader, Segment, Tally, segments
 from pipeline.nights.arrivals import read_batches
 from pipeline.schema import content_hashes
 from pipeline.simulate.packets import TAR_END
@@ -210,10 +210,10 @@ def test_steps(dump: Dump, board: Board, one_arrow_thread: None) -> None:
     flat = [path for paths in files.values() for path in paths]
     settings = [shipped_settings(path) for path in flat]
     _, bodies = taken_apart(members(dump.tar, dump.packets))
-    run = prepared(dump.folder / "steps", dump.tar)
+    run, reader = prepared(dump.folder / "steps", dump.tar), Reader()
     steps: dict[str, Callable[[], Any]] = {
-        "read and frame": lambda: read_only(dump.tar),
-        "read, frame and decode": lambda: ours_from_tar(dump.tar, "ztf"),
+        "read and frame": lambda: read_only(dump.segments, reader),
+        "read, frame and decode": lambda: ours_from_tar(dump.segments, "ztf", reader),
         "sha256 of the bodies": lambda: hash_all(bodies),
         "content hashes": lambda: [content_hashes(table) for table in tables],
         "write": writing(tables, settings, dump.folder / "steps-written"),
