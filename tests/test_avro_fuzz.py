@@ -57,7 +57,9 @@ KINDS = {
 
 @pytest.fixture(scope="module")
 def fences() -> list[Fence]:
-    return [Fence() for _ in range(run_fuzz.N_FENCES)]
+    made = [Fence() for _ in range(run_fuzz.N_FENCES)]
+    run_fuzz.warm(made)
+    return made
 
 
 def plain(family: str) -> Way:

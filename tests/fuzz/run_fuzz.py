@@ -44,7 +44,7 @@ def batches(cases: int, families: tuple[str, ...] = FAMILIES) -> list[tuple[str,
 def work(todo: list[tuple[str, int]], seed: int) -> None:
     """Run batches, one line each to standard output before and after."""
     fences = [Fence() for _ in range(N_FENCES)]
-    run_batch("elasticc", seed, 0, 1, fences, None)  # compiles or loads the kernels, which takes its time
+    warm(fences)
     for family, first in todo:
         print(json.dumps({"at": [family, first]}), flush=True)
         try:
@@ -56,6 +56,11 @@ def work(todo: list[tuple[str, int]], seed: int) -> None:
         if tally.most["RSS MB"] > RSS >> 20:
             tally.defects.append(f"the worker takes {tally.most['RSS MB']:.0f} MB")
         print(json.dumps({"tally": {item.name: getattr(tally, item.name) for item in fields(tally)}}), flush=True)
+
+
+def warm(fences: list[Fence]) -> None:
+    """Compile or load the kernels, which takes seconds that are no batch's."""
+    run_batch("elasticc", 0, 0, 1, fences, None)
 
 
 class Worker:
