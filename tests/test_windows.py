@@ -29,7 +29,8 @@ class Slow:
     def readinto(self, buffer: memoryview) -> int:
         n = self._data.readinto(buffer[: self._step])
         if n == 0 and self._error is not None and len(buffer):
-            raise self._error
+            error, self._error = self._error, None  # once: what a stream says after an error means nothing
+            raise error
         return n
 
     def jump(self, n: int) -> int:
