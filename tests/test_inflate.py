@@ -119,7 +119,7 @@ def test_what_stands_before_the_damage_is_given_out_first(tmp_path, way):
     with Inflated(str(file), "x.gz") as stream:
         with pytest.raises(SourceError, match=r"damaged|cut"):
             while True:
-                buffer = memoryview(bytearray(300_000))
+                buffer = memoryview(bytearray(5_000_000))
                 out += buffer[: stream.readinto(buffer)]
         assert stream.position == len(out)
         with pytest.raises(SourceError, match=r"damaged|cut"):  # it does not turn into an end
@@ -137,6 +137,13 @@ def test_tiny_members_are_fed_little_of_what_follows_them(tmp_path, monkeypatch)
     with Inflated(str(file), "x.gz") as stream:
         assert stream.read(10) == b"end"
     assert len(copied) == 20_001 and sum(copied) < 20_001 * inflate.FIRST_BYTES
+
+
+def test_padding_stands_behind_a_stream_and_not_before_it(tmp_path):
+    file = tmp_path / "x.gz"
+    file.write_bytes(b"\0" + gzip.compress(b"x"))
+    with Inflated(str(file), "x.gz") as stream, pytest.raises(SourceError, match="the gzip stream is damaged"):
+        stream.read(1)
 
 
 def test_a_folder_is_no_gzip_file(tmp_path):

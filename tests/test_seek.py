@@ -411,6 +411,34 @@ def test_mixed_files_are_read_from_any_seek_point(tmp_path, data):
         assert read(file, SeekPoints.load(points.dump(IDENTITY), IDENTITY).near(point.offset)) == whole[point.offset :]
 
 
+def test_a_stream_begun_in_the_middle_knows_what_stood_before(tmp_path, long_texture):
+    file = tmp_path / "x.gz"
+    file.write_bytes(gz("flushed", long_texture, 6))
+    points = SeekPoints(1, found_in(file)[:1])
+    read(file, points.points[0], points)
+    assert points.points[1].offset - points.points[0].offset < 32768
+    for point in points.points:
+        assert point.window == long_texture[point.offset - 32768 : point.offset]
+
+
+def test_points_do_not_hang_on_how_much_is_put_out_at_once(tmp_path, long_texture, monkeypatch):
+    file = tmp_path / "x.gz"
+    file.write_bytes(gz("zlib", long_texture, 6))
+    whole = {point.byte: point for point in found_in(file, 1)}
+    monkeypatch.setattr(inflate, "PIECE_BYTES", 1000)
+    pieces = found_in(file, 1)
+    assert len(pieces) >= 4 and all(whole.get(point.byte, point) == point for point in pieces)
+    assert any(point.byte in whole for point in pieces)
+
+
+def test_no_point_is_taken_that_too_little_follows(tmp_path, long_texture, monkeypatch):
+    monkeypatch.setattr(inflate, "READ_BYTES", 10_000)  # so that the end is not yet fed when the search begins
+    file = tmp_path / "x.gz"
+    file.write_bytes(gz("flushed", long_texture, 6))
+    assert found_in(file, len(long_texture) - seek.CHECK_BYTES // 2) == []
+    assert len(found_in(file, len(long_texture) - 3 * seek.CHECK_BYTES)) == 1
+
+
 def found_in(file, spacing=300_000) -> list[SeekPoint]:
     points = SeekPoints(spacing)
     read(file, points=points)
