@@ -311,6 +311,29 @@ def test_every_real_archive(shared_data, name, limits):
     assert compared or "fink" in name
 
 
+@pytest.mark.parametrize("shape", ["tar", "tar.gz"])
+def test_a_joined_archive_without_its_end_is_cut(tmp_path, shape):
+    one, two = archive([("1.avro", SINGLE)]), archive([("2.avro", SINGLE), ("3.avro", SINGLE)])
+    last = [member.offset for member in members(Memory(two), "x")][-1]
+    raw = one + two[: last + BLOCK]
+    path = tmp_path / f"x.{shape}"
+    path.write_bytes(raw if shape == "tar" else gzip.compress(raw))
+    segment = Segment(Source("x", str(path), shape, 0, 0, "native"), 0)
+    for size in (600, 5000, 64 << 20):
+        compare(segment, False, max_bytes=size)
+    with pytest.raises(SourceError, match="the archive is cut"):
+        list(datums(segment, Reader()))
+
+
+def test_frames_name_the_schemas_of_their_packets_and_no_other(tmp_path):
+    path = tmp_path / "x.tar"
+    kinds = ["no record", "other", "single", "other", "single", "single", "cut", "single"]
+    path.write_bytes(archive([(f"{i}.avro", PAYLOADS[kind]) for i, kind in enumerate(kinds)]))
+    (batch,) = read_frames(Segment(Source("x", str(path), "tar", 0, 0, "native"), 0), Reader())
+    for frames in batch:
+        assert set(range(len(frames.schemas))) == set(frames.schema.tolist()) - {NO_SCHEMA}
+
+
 def test_datums_are_those_of_the_frames(tmp_path):
     path = tmp_path / "x.tar"
     path.write_bytes(archive([("1.avro", PAYLOADS["many"]), ("2.avro", PAYLOADS["cut"]), ("3.avro", SINGLE)]))

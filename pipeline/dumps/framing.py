@@ -99,7 +99,9 @@ def frame_files(files: Files, reader: Reader, source: str) -> Iterator[Frames]:
             rows = slice(at, at + len(start))
             offset = start - files.start[rows]
             names = files.names.slice(at, len(start))
-            yield Frames(files.data, start, end, offset, names, known.schema[header], known.schemas)
+            used, schema = np.unique(known.schema[header], return_inverse=True)
+            schemas = tuple(known.schemas[place] for place in used.tolist())
+            yield Frames(files.data, start, end, offset, names, schema.astype(np.int32), schemas)
             at += len(start)
         if at < len(stop):
             name = files.names[at].as_py()
