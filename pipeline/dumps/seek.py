@@ -99,7 +99,7 @@ class SeekPoints:
     Attributes
     ----------
     points : list of SeekPoint
-        Those found so far.
+        Those found so far. One thread may add while others read.
     due : int
         Inflated offset from which the next one is to be looked for.
     """
@@ -113,7 +113,7 @@ class SeekPoints:
         """Take a seek point behind all others."""
         self.points.append(point)
         if len(self.points) > MAX_POINTS:
-            del self.points[::2]
+            self.points = self.points[1::2]
             self._spacing *= 2
         self._wait = self._spacing
         self.due = point.offset + self._spacing
@@ -125,8 +125,9 @@ class SeekPoints:
 
     def near(self, offset: int) -> SeekPoint | None:
         """Return the last one at or before an inflated offset; None where only the file's beginning is."""
-        place = bisect_right(self.points, offset, key=lambda point: point.offset)
-        return self.points[place - 1] if place else None
+        points = self.points  # another thread may be adding to them
+        place = bisect_right(points, offset, key=lambda point: point.offset)
+        return points[place - 1] if place else None
 
     def dump(self, identity: Mapping[str, str | int]) -> bytes:
         """Return the seek points as a Parquet file that names the file they are of.
