@@ -22,6 +22,7 @@ from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.avro import Datum, Fault, HeaderCache, split_wire, writer_schema
+from pipeline.avro import container as container_module
 from pipeline.avro import framing as kernels
 from pipeline.avro.container import SYNC_BYTES, blocks
 from pipeline.avro.frames import NO_SCHEMA, Frames
@@ -109,6 +110,7 @@ NAMES = [
     "README",
     "é.avro",
     "d" * 120 + "/5.avro",
+    "é" * 55 + "/7.avro",
     "6.avro/",
     "n" * 95 + ".avro",
 ]
@@ -203,7 +205,7 @@ ENTRIES = st.lists(st.tuples(st.sampled_from(NAMES), st.sampled_from(sorted(PAYL
 @given(
     entries=ENTRIES,
     limits=LIMITS,
-    fmt=st.sampled_from([tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]),
+    fmt=st.sampled_from([tarfile.GNU_FORMAT, tarfile.PAX_FORMAT, tarfile.USTAR_FORMAT]),
     shape=st.sampled_from(["tar", "tar.gz"]),
     known=st.booleans(),
     links=st.booleans(),
@@ -450,6 +452,22 @@ def kernels_long(value: int) -> bytes:
         out.append(raw & 127 | 128)
         raw >>= 7
     return bytes([*out, raw])
+
+
+def test_all_blocks_of_a_packet_together_are_bounded(tmp_path):
+    raw = container(SCHEMA, [record(i, 400) for i in range(20)], "deflate", sync_interval=1000)
+    path = tmp_path / "x.tar"
+    path.write_bytes(archive([("1.avro", raw), ("2.avro", raw)]))
+    segment = Segment(Source("x", str(path), "tar", 0, 0, "native"), 0)
+    with (
+        mock.patch.object(framing, "MAX_BLOCK_BYTES", 4000),
+        mock.patch.object(container_module, "MAX_BLOCK_BYTES", 4000),
+    ):
+        (batch,) = compare(segment, False)
+    assert {name for name, item in batch if isinstance(item, Fault) and "more than" in item.reason} == {
+        "1.avro",
+        "2.avro",
+    }
 
 
 def test_a_hundred_thousand_empty_members(tmp_path):
