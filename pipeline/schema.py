@@ -7,12 +7,12 @@ what every table passes before it is written.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+from blake3 import blake3
 
 from pipeline.errors import SchemaError
 
@@ -104,84 +104,212 @@ def from_columns(columns: dict[str, Any], schema: pa.Schema) -> pa.Table:
 
 
 # --------------------------------------------------------------------------------------- content hash
-def content_hash(data: pa.ChunkedArray | pa.Array) -> str:
-    """Return the logical content hash of one column.
+class ContentHash:
+    """The logical content hash of one column, fed piece by piece.
 
     Independent of chunking, slicing offsets, and of whatever bytes stand under nulls: two columns with equal type and
-    equal values (NaN bits included) have equal hashes.
+    equal values (NaN bits included) have equal hashes. Every leaf is a BLAKE3 stream of its own, which takes values
+    as they lie in Arrow's buffers; nulls are told by where they begin and end, so a column without any costs nothing
+    for them.
 
     Parameters
     ----------
-    data : pyarrow.ChunkedArray or pyarrow.Array
-        Any type that alertmill stores: primitives, strings, binary, lists, structs, dictionaries (hashed as their
-        values).
+    kind : pyarrow.DataType
+        Any type that alertmill stores: numbers, booleans, strings, binary, lists, maps, structs, dictionaries (hashed
+        as their values). The names of list items do not count: Parquet has its own.
 
-    Returns
-    -------
-    str
-        First 32 hexadecimal digits of a sha256.
+    Raises
+    ------
+    TypeError
+        A type that is not stored.
     """
-    array = data.combine_chunks() if isinstance(data, pa.ChunkedArray) else data
-    if isinstance(array, pa.ChunkedArray):  # a column over 2 GiB of strings stays chunked
-        array = pa.concat_arrays(array.chunks)
-    digest = hashlib.sha256(str(array.type).encode())
-    _feed(digest, array)
-    return digest.hexdigest()[:32]
+
+    def __init__(self, kind: pa.DataType) -> None:
+        self._kind = kind
+        self._root = _node(kind)
+
+    def update(self, data: pa.ChunkedArray | pa.Array) -> None:
+        """Take the next values of the column."""
+        for chunk in data.chunks if isinstance(data, pa.ChunkedArray) else [data]:
+            self._root.feed(chunk)
+
+    def hexdigest(self) -> str:
+        """Return the first 32 hexadecimal digits of the hash of all values so far."""
+        return blake3(_type_text(self._kind).encode() + b"\x00" + self._root.digest()).hexdigest(length=16)
 
 
-def _feed(digest: Any, array: pa.Array) -> None:
-    if pa.types.is_dictionary(array.type):
-        array = array.cast(array.type.value_type)
-    if isinstance(array, pa.ExtensionArray):
-        array = array.storage
-    digest.update(len(array).to_bytes(8, "little"))
-    kind = array.type
-    valid = array.is_valid()
-    digest.update(np.packbits(np.asarray(valid.to_numpy(zero_copy_only=False)), bitorder="little").tobytes())
-    if pa.types.is_null(kind):
-        return
-    if pa.types.is_struct(kind):
-        for child in array.flatten():  # children take over the parent's nulls and offset
-            _feed(digest, child)
-        return
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_map(kind):
-        _feed_list(digest, array)
-        return
-    if (
-        pa.types.is_string(kind)
-        or pa.types.is_binary(kind)
-        or pa.types.is_large_string(kind)
-        or pa.types.is_large_binary(kind)
-    ):
-        lengths = pc.binary_length(array).fill_null(0)
-        digest.update(np.asarray(lengths, dtype=np.int64).tobytes())
-        dense = array.drop_null()
-        offset_type = np.int64 if pa.types.is_large_string(kind) or pa.types.is_large_binary(kind) else np.int32
-        if len(dense):
-            offsets = np.frombuffer(dense.buffers()[1], offset_type)[dense.offset : dense.offset + len(dense) + 1]
-            digest.update(memoryview(dense.buffers()[2])[int(offsets[0]) : int(offsets[-1])])
-        return
-    if pa.types.is_boolean(kind):
-        digest.update(np.packbits(array.fill_null(False).to_numpy(zero_copy_only=False), bitorder="little").tobytes())
-        return
-    dense = array.drop_null() if array.null_count else array
-    width = kind.bit_width // 8
-    if len(dense):
-        start = dense.offset * width
-        digest.update(memoryview(dense.buffers()[1])[start : start + len(dense) * width])
-
-
-def _feed_list(digest: Any, array: pa.Array) -> None:
-    if pa.types.is_map(array.type):
-        array = array.cast(pa.list_(pa.struct([("key", array.type.key_type), ("value", array.type.item_type)])))
-    lengths = pc.list_value_length(array).fill_null(0)
-    digest.update(np.asarray(lengths, dtype=np.int64).tobytes())
-    _feed(digest, array.drop_null().flatten())
+def content_hash(data: pa.ChunkedArray | pa.Array) -> str:
+    """Return the content hash of one column, 32 hexadecimal digits (see :class:`ContentHash`)."""
+    made = ContentHash(data.type)
+    made.update(data)
+    return made.hexdigest()
 
 
 def content_hashes(table: pa.Table) -> dict[str, str]:
     """Return the content hash of every column of ``table`` by name."""
     return {name: content_hash(table.column(name)) for name in table.column_names}
+
+
+class _Node:
+    """One node of a type: how many values, where nulls begin and end, and streams of what the others hold."""
+
+    __slots__ = ("_children", "_count", "_is_in_nulls", "_lengths", "_turns", "_values")
+
+    def __init__(self, children: Sequence[_Node] = ()) -> None:
+        self._children = children
+        self._count = 0
+        self._is_in_nulls = False
+        self._turns: Any = None
+        self._lengths: Any = None
+        self._values: Any = None
+
+    def feed(self, array: pa.Array) -> None:
+        n, nulls = len(array), array.null_count
+        if not n:
+            return
+        if nulls or self._is_in_nulls:
+            self._feed_turns(array, n, nulls)
+        self._count += n
+        if nulls < n:
+            self._take(array.drop_null() if nulls else array)
+
+    def _feed_turns(self, array: pa.Array, n: int, nulls: int) -> None:
+        """Take the places at which nulls begin and end: the same wherever the column is cut."""
+        if 0 < nulls < n:
+            is_null = array.is_null().to_numpy(zero_copy_only=False)
+            turns = np.flatnonzero(is_null != np.concatenate([[self._is_in_nulls], is_null[:-1]])) + self._count
+            self._is_in_nulls = bool(is_null[-1])
+        elif self._is_in_nulls != bool(nulls):
+            turns = np.array([self._count])
+            self._is_in_nulls = not self._is_in_nulls
+        else:
+            return
+        self._turns = _fed(self._turns, turns.astype("<i8", copy=False).view(np.uint8))
+
+    def _take(self, array: pa.Array) -> None:
+        """Take values none of which is null."""
+
+    def _take_lengths(self, offsets: np.ndarray) -> None:
+        self._lengths = _fed(self._lengths, np.diff(offsets).astype("<i8").view(np.uint8))
+
+    def digest(self) -> bytes:
+        streams = (self._turns, self._lengths, self._values)
+        parts = [self._count.to_bytes(8, "little"), *(_NONE if part is None else part.digest() for part in streams)]
+        return blake3(b"".join([*parts, *(child.digest() for child in self._children)])).digest()
+
+
+_NONE = blake3().digest()
+
+
+def _fed(stream: Any, data: Any) -> Any:
+    if stream is None:
+        return blake3(data)
+    stream.update(data)
+    return stream
+
+
+class _Fixed(_Node):
+    """Values of equal width; booleans take a byte each, as bits have no place of their own."""
+
+    __slots__ = ("_is_bit", "_width")
+
+    def __init__(self, kind: pa.DataType) -> None:
+        super().__init__()
+        self._is_bit = pa.types.is_boolean(kind)
+        self._width = 1 if self._is_bit else kind.bit_width // 8
+
+    def _take(self, array: pa.Array) -> None:
+        if self._is_bit:
+            array = array.cast(pa.uint8())
+        first = array.offset * self._width
+        data = memoryview(array.buffers()[1])[first : first + len(array) * self._width]
+        self._values = _fed(self._values, data)
+
+
+class _Text(_Node):
+    """Strings and binary: lengths, and all bytes joined."""
+
+    __slots__ = ("_offset_type",)
+
+    def __init__(self, kind: pa.DataType) -> None:
+        super().__init__()
+        is_large = pa.types.is_large_string(kind) or pa.types.is_large_binary(kind)
+        self._offset_type = np.int64 if is_large else np.int32
+
+    def _take(self, array: pa.Array) -> None:
+        _, ends, data = array.buffers()
+        offsets = np.frombuffer(ends, self._offset_type)[array.offset : array.offset + len(array) + 1]
+        self._take_lengths(offsets)
+        if data is not None:
+            self._values = _fed(self._values, memoryview(data)[int(offsets[0]) : int(offsets[-1])])
+
+
+class _List(_Node):
+    """Lists and maps: lengths, and the items of all joined."""
+
+    __slots__ = ()
+
+    def _take(self, array: pa.Array) -> None:
+        offsets = array.offsets.to_numpy()
+        self._take_lengths(offsets)
+        self._children[0].feed(array.values.slice(int(offsets[0]), int(offsets[-1] - offsets[0])))
+
+
+class _Struct(_Node):
+    """Structs: their fields."""
+
+    __slots__ = ()
+
+    def _take(self, array: pa.Array) -> None:
+        for place, child in enumerate(self._children):
+            child.feed(array.field(place))
+
+
+class _Coded(_Node):
+    """Dictionaries, as the values they stand for."""
+
+    __slots__ = ("_kind",)
+
+    def __init__(self, kind: pa.DataType) -> None:
+        super().__init__([_node(kind.value_type)])
+        self._kind = kind.value_type
+
+    def feed(self, array: pa.Array) -> None:
+        self._children[0].feed(array.cast(self._kind))
+
+    def digest(self) -> bytes:
+        return self._children[0].digest()
+
+
+def _node(kind: pa.DataType) -> _Node:
+    is_a = pa.types
+    if is_a.is_struct(kind):
+        return _Struct([_node(field.type) for field in kind])
+    if is_a.is_list(kind) or is_a.is_large_list(kind):
+        return _List([_node(kind.value_type)])
+    if is_a.is_map(kind):
+        return _List([_Struct([_node(kind.key_type), _node(kind.item_type)])])
+    if is_a.is_dictionary(kind):
+        return _Coded(kind)
+    if is_a.is_string(kind) or is_a.is_binary(kind) or is_a.is_large_string(kind) or is_a.is_large_binary(kind):
+        return _Text(kind)
+    if is_a.is_null(kind):
+        return _Node()
+    if is_a.is_primitive(kind) or is_a.is_fixed_size_binary(kind) or is_a.is_decimal(kind):
+        return _Fixed(kind)
+    raise TypeError(f"a column of type {kind} is not stored")
+
+
+def _type_text(kind: pa.DataType) -> str:
+    if pa.types.is_struct(kind):
+        return f"struct<{', '.join(f'{field.name}: {_type_text(field.type)}' for field in kind)}>"
+    if pa.types.is_map(kind):
+        return f"map<{_type_text(kind.key_type)}, {_type_text(kind.item_type)}>"
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return f"{'large_' * pa.types.is_large_list(kind)}list<{_type_text(kind.value_type)}>"
+    if pa.types.is_dictionary(kind):
+        return _type_text(kind.value_type)
+    return str(kind)
 
 
 def key_of(*items: object) -> str:

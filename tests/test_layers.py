@@ -25,7 +25,7 @@ LAYERS = {
 
 THIRD_PARTY = {
     0: set(),
-    1: {"numpy", "pyarrow", "numba", "astropy", "erfa"},
+    1: {"numpy", "pyarrow", "numba", "astropy", "erfa", "blake3"},
     2: set(),
     3: {"fastavro", "cramjam", "zstandard", "scipy", "xgboost", "light_curve"},
     4: {"coniferest", "sqlglot", "zlib_ng"},

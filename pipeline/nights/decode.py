@@ -4,29 +4,32 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from types import TracebackType
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from pipeline import avro, paths
+from pipeline import paths
 from pipeline.config import PartLimits
 from pipeline.dumps import Segment, Tally
 from pipeline.errors import ConservationError
 from pipeline.filters import conditions
 from pipeline.nights.arrivals import Batch, read_batches
+from pipeline.nights.behind import Behind
 from pipeline.nights.run import remembered
+from pipeline.nights.staging import Rows, Staged, StagedPart
 from pipeline.stages.accept import CUT, OTHER_NIGHT, UNDECODABLE, Accepted, accept, undecodable
-from pipeline.store import Root, write_part
+from pipeline.store import Root
 from pipeline.store.ledger import zero_counts
-from pipeline.store.parts import pruning
 from pipeline.surveys import get as get_survey
 from pipeline.surveys.base import Survey
-from pipeline.tables import ALERTS, PROVENANCE, REJECTS
 
-_ALERT_ID = pa.field("alert_id", pa.int64(), nullable=False)
+State = dict[str, Any]
+"""What a task knows at the end of a part, and all it needs to go on from there; JSON."""
+_DATASETS = ("raw", "cutouts", "alerts", "provenance")
 
 
 @dataclass(frozen=True)
@@ -56,171 +59,173 @@ def decode_segment(job: DecodeJob) -> dict[str, Any]:
 def _decode(job: DecodeJob) -> dict[str, Any]:
     survey = get_survey(job.survey)
     cut = None if job.cut is None else conditions.parse(job.cut, survey.superset)
-    writer = SegmentWriter(job, survey)
     tally = Tally()
     cache = str(job.root.path(paths.REGISTRY))
-    for batch in read_batches(job.segment, survey, job.schemas, tally, cache):
-        accepted = accept(batch.arrivals, survey, source=job.segment.source.name, night=job.night, cut=cut)
-        writer.add(batch, accepted)
-    return {**writer.finish(), "skipped": tally.skipped, "sha256": tally.sha256}
-
-
-def raw_schema(survey: Survey) -> pa.Schema:
-    """Return the declared schema of ``raw``: the survey's superset without cutouts, and what we add."""
-    return pa.schema([_ALERT_ID, *avro.raw_schema(survey.superset, survey.cutout_columns)])
-
-
-def cutouts_schema(survey: Survey) -> pa.Schema:
-    """Return the declared schema of ``cutouts``: the stamps as shipped."""
-    return pa.schema([_ALERT_ID, *avro.cutout_schema(survey.superset, survey.cutout_columns)])
+    with SegmentWriter(job, survey) as writer:
+        for batch in read_batches(job.segment, survey, job.schemas, tally, cache):
+            accepted = accept(batch.arrivals, survey, source=job.segment.source.name, night=job.night, cut=cut)
+            writer.add(batch, accepted)
+        return {**writer.finish(), "skipped": tally.skipped, "sha256": tally.sha256}
 
 
 @dataclass
+class Counted:
+    """Packets counted so far; nights are text, as in JSON."""
+
+    packets: int = 0
+    part: int = 0
+    counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    reasons: dict[str, dict[str, int]] = field(default_factory=dict)
+    other_nights: dict[str, int] = field(default_factory=dict)
+    schemas: dict[str, str] = field(default_factory=dict)
+
+    def count(self, night: int, column: str, number: int, reason: str | None = None) -> None:
+        """Count packets of a night under one of the ledger's columns."""
+        counts = self.counts.setdefault(str(night), zero_counts())
+        reasons = self.reasons.setdefault(str(night), {})
+        counts["packets_in"] += number
+        counts[column] += number
+        if reason is not None:
+            reasons[reason] = reasons.get(reason, 0) + number
+
+
 class SegmentWriter:
-    """Cuts the stream of accepted rows into parts and writes them, night by night.
+    """Cuts the stream of accepted rows into parts and writes them, night by night, in a thread of its own.
 
     A part ends after the packet at which a limit is reached. Packets that were refused count too, so that where a part
-    ends depends on the source alone.
+    ends depends on the source alone. Used as a context manager, it leaves no file behind that is not finished.
+
+    Parameters
+    ----------
+    job : DecodeJob
+        The task.
+    survey : Survey
+        Whose packets they are.
+    state : dict, optional
+        Of an earlier task on the same segment, as ``on_part`` was given it: the next packet to add is the one at
+        position ``state["packets"]``.
+    on_part : callable, optional
+        Called with the state at the end of each part, when its files are durable; in the writing thread.
     """
 
-    job: DecodeJob
-    survey: Survey
-    _pending: list[Accepted] = field(default_factory=list)
-    _packets: int = 0
-    _bytes: int = 0
-    _points: int = 0
-    _part: int = 0
-    _seen: int = 0
-    _rejects: dict[int, list[pa.Table]] = field(default_factory=dict)
-    _reject_files: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
-    _counts: dict[int, dict[str, int]] = field(default_factory=dict)
-    _reasons: dict[int, Counter[str]] = field(default_factory=dict)
-    _notes: dict[int, Counter[str]] = field(default_factory=dict)
-    _other_nights: Counter[int] = field(default_factory=Counter)
-    _parts: list[dict[str, Any]] = field(default_factory=list)
-    _schemas: dict[str, Any] = field(default_factory=dict)
-    _staged: list[str] = field(default_factory=list)
+    def __init__(
+        self,
+        job: DecodeJob,
+        survey: Survey,
+        *,
+        state: State | None = None,
+        on_part: Callable[[State], None] | None = None,
+    ) -> None:
+        known = json.loads(json.dumps(state or {}))
+        self.job = job
+        self.survey = survey
+        self._counted = Counted(**known.get("counted", {}))
+        self._staged = Staged(**known.get("staged", {}))
+        self._on_part = on_part
+        self._since = np.zeros(3, dtype=np.int64)  # packets, bytes and points since the last part ended
+        self._behind = Behind()
+        self._part: StagedPart | None = None
+        self._unfinished: list[StagedPart] = []
+
+    def __enter__(self) -> SegmentWriter:
+        self._behind.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._behind.__exit__(kind, error, traceback)
+        for part in self._unfinished:
+            part.abort()
 
     def add(self, batch: Batch, accepted: Accepted) -> None:
-        """Take a batch: its faults and rejects are counted, its rows go to the part they belong to."""
-        self._count_rejects(batch, accepted)
-        self._schemas.update(batch.schemas)
-        start = 0
-        for end in self._boundaries(batch):
-            self._pending.append(_between(accepted, self._seen + start, self._seen + end))
-            self._flush()
+        """Take a batch: its packets are counted, and go to the parts they belong to.
+
+        Raises
+        ------
+        PipelineError
+            What went wrong in writing, perhaps for an earlier batch.
+        """
+        rejects, refused = self._rejects(batch, accepted)
+        base, start, packets = self._counted.packets, 0, len(batch.lengths)
+        self._counted.schemas |= {key: json.dumps(value, sort_keys=True) for key, value in batch.schemas.items()}
+        for end, is_last in [*((end, True) for end in self._boundaries(batch)), (packets, False)]:
+            if end > start:
+                low, high = np.searchsorted(accepted.position, [base + start, base + end]).tolist()
+                first, last = np.searchsorted(refused, [base + start, base + end]).tolist()
+                tables = {name: getattr(accepted, name).slice(low, high - low) for name in _DATASETS}
+                homes = self._homes(rejects.slice(first, last - first))
+                self._take(Rows(tables, accepted.night[low:high], homes), end - start)
+            if is_last:
+                self._end_part()
             start = end
-        self._pending.append(_between(accepted, self._seen + start, self._seen + len(batch.lengths)))
-        self._seen += len(batch.lengths)
 
     def _boundaries(self, batch: Batch) -> Iterator[int]:
         """Yield the places in the batch after whose packet a part ends, and keep the running sums."""
-        limits = self.job.limits
-        for place, (length, points) in enumerate(zip(batch.lengths.tolist(), batch.points.tolist(), strict=True)):
-            self._packets += 1
-            self._bytes += length
-            self._points += points
-            is_full = (
-                self._packets >= limits.max_alerts
-                or self._bytes >= limits.max_bytes
-                or self._points >= limits.max_points
-            )
-            if is_full:
-                self._packets = self._bytes = self._points = 0
-                yield place + 1
-
-    def _night(self, night: int) -> tuple[dict[str, int], Counter[str]]:
-        return self._counts.setdefault(night, zero_counts()), self._reasons.setdefault(night, Counter())
-
-    def _count_rejects(self, batch: Batch, accepted: Accepted) -> None:
-        named = self.job.night if self.job.night is not None else paths.UNKNOWN_NIGHT
-        for night, count in zip(*np.unique(accepted.night, return_counts=True), strict=True):
-            counts, _ = self._night(int(night))
-            counts["packets_in"] += int(count)
-            counts["written"] += int(count)
-        faults = undecodable(self.job.segment.source.name, batch.faults, batch.fault_sha256)
-        for table in (faults, accepted.rejects):
-            reasons = np.array(table.column("reason").to_pylist(), dtype=object)
-            nights = table.column("night").fill_null(paths.UNKNOWN_NIGHT).to_numpy()
-            # A cut row is of the night it was taken in; all others belong to the night the command named.
-            homes = np.where((reasons == CUT) & (self.job.night is None), nights, named)
-            self._other_nights.update(nights[reasons == OTHER_NIGHT].tolist())
-            for home in np.unique(homes).tolist():
-                counts, told = self._night(home)
-                for reason, count in Counter(reasons[homes == home].tolist()).items():
-                    counts["packets_in"] += count
-                    counts[{CUT: "cut", OTHER_NIGHT: "other_night"}.get(reason, "rejected")] += count
-                    told[reason] += count
-                self._rejects.setdefault(home, []).append(table.filter(pa.array(homes == home)))
-
-    def _flush(self) -> None:
-        pending = [accepted for accepted in self._pending if accepted.raw.num_rows]
-        self._pending = []
-        name = paths.part_name(self.job.segment.source.name, self.job.segment.number, self._part)
-        self._part += 1
-        self._write_rejects(name)
-        if not pending:
+        if not len(batch.lengths):
             return
-        nights = np.concatenate([accepted.night for accepted in pending])
-        tables = {
-            "raw": (pa.concat_tables([a.raw for a in pending]), raw_schema(self.survey)),
-            "cutouts": (pa.concat_tables([a.cutouts for a in pending]), cutouts_schema(self.survey)),
-            "alerts": (pa.concat_tables([a.alerts for a in pending]), ALERTS),
-            "provenance": (pa.concat_tables([a.provenance for a in pending]), PROVENANCE),
-        }
-        number = pa.repeat(pa.scalar(paths.source_number(self.job.segment.source.name), pa.int32()), len(nights))
-        provenance = tables["provenance"][0].append_column("source_number", number).select(PROVENANCE.names)
-        tables["provenance"] = (provenance, PROVENANCE)
-        for night in np.unique(nights).tolist():
-            self._write_part(name, night, nights == night, tables)
+        sums = np.cumsum([np.ones_like(batch.lengths), batch.lengths, batch.points], axis=1)
+        limits = np.array([self.job.limits.max_alerts, self.job.limits.max_bytes, self.job.limits.max_points])
+        before = -self._since
+        while True:
+            end = 1 + min(int(np.searchsorted(*pair)) for pair in zip(sums, before + limits, strict=True))
+            if end > len(batch.lengths):
+                break
+            yield end
+            before = sums[:, end - 1]
+        self._since = sums[:, -1] - before
 
-    def _write_rejects(self, name: str) -> None:
-        """Write the packets refused since the last part ended: they carry their bodies, and are not held for long."""
-        for night, tables in sorted(self._rejects.items()):
-            place = f"{self.job.staging}/rejects/{paths.night_name(night)}"
-            folder = self.job.root.path(place)
-            receipt = write_part(
-                pa.concat_tables(tables), REJECTS, folder, f"{name}.{{content}}.parquet", dataset="rejects"
-            )
-            file = {**receipt.as_dict(), "path": f"{place}/{receipt.path}", "source": self.job.segment.source.name}
-            self._reject_files.setdefault(night, []).append(file)
-            self._staged.append(file["path"])
-        self._rejects = {}
+    def _rejects(self, batch: Batch, accepted: Accepted) -> tuple[pa.Table, np.ndarray]:
+        """Return what is refused of a batch and its positions, in source order."""
+        base = self._counted.packets
+        is_fault = np.ones(len(batch.lengths), dtype=bool)
+        is_fault[batch.arrivals.position - base] = False
+        if not batch.faults and not accepted.rejects.num_rows:
+            return accepted.rejects, accepted.reject_position
+        faults = undecodable(self.job.segment.source.name, batch.faults, batch.fault_sha256)
+        position = np.concatenate([np.flatnonzero(is_fault) + base, accepted.reject_position])
+        order = np.argsort(position)
+        return pa.concat_tables([faults, accepted.rejects]).take(pa.array(order)), position[order]
 
-    def _write_part(
-        self, name: str, night: int, rows: np.ndarray, tables: dict[str, tuple[pa.Table, pa.Schema]]
-    ) -> None:
-        folder = f"{self.job.staging}/parts/{paths.night_name(night)}"
-        chosen = None if rows.all() else pa.array(rows)
-        files = {}
-        own = {name: table if chosen is None else table.filter(chosen) for name, (table, _) in tables.items()}
-        self._note(night, own["raw"], own["alerts"])
-        for dataset, (_, schema) in tables.items():
-            table = own[dataset]
-            place = f"{folder}/{dataset}"
-            receipt = write_part(
-                table, schema, self.job.root.path(place), f"{name}.{{content}}.parquet", dataset=dataset
-            ).as_dict()
-            receipt["path"] = f"{place}/{receipt['path']}"
-            files[dataset] = receipt
-            self._staged.append(receipt["path"])
-        self._parts.append(
-            {
-                "name": name,
-                "night": night,
-                "rows": int(np.count_nonzero(rows)),
-                "source": self.job.segment.source.name,
-                **pruning(own["alerts"]),
-                "files": files,
-            }
-        )
+    def _homes(self, rejects: pa.Table) -> dict[int, pa.Table]:
+        """Count what is refused, and divide it by the night it is ledgered under."""
+        if not rejects.num_rows:
+            return {}
+        named = self.job.night if self.job.night is not None else paths.UNKNOWN_NIGHT
+        reasons = np.array(rejects.column("reason").to_pylist(), dtype=object)
+        nights = rejects.column("night").fill_null(paths.UNKNOWN_NIGHT).to_numpy()
+        # A cut row is of the night it was taken in; all others belong to the night the command named.
+        homes = np.where((reasons == CUT) & (self.job.night is None), nights, named)
+        others = self._counted.other_nights
+        for night in nights[reasons == OTHER_NIGHT].tolist():
+            others[str(night)] = others.get(str(night), 0) + 1
+        for (home, reason), count in Counter(zip(homes.tolist(), reasons.tolist(), strict=True)).items():
+            column = {CUT: "cut", OTHER_NIGHT: "other_night"}.get(reason, "rejected")
+            self._counted.count(home, column, count, reason)
+        return {home: rejects.filter(pa.array(homes == home)) for home in np.unique(homes).tolist()}
 
-    def _note(self, night: int, raw: pa.Table, alerts: pa.Table) -> None:
-        notes = self._notes.setdefault(night, Counter())
-        losses = self.survey.forced_losses(raw).items()
-        notes.update({f"forced_photometry_{reason.replace(' ', '_')}": count for reason, count in losses})
-        differs = int(np.count_nonzero(self.survey.night_disagreement(raw, alerts)))
-        notes.update({"night_disagreement": differs} if differs else {})
+    def _take(self, rows: Rows, packets: int) -> None:
+        self._counted.packets += packets
+        for night, count in zip(*np.unique(rows.night, return_counts=True), strict=True):
+            self._counted.count(int(night), "written", int(count))
+        if self._part is None:
+            source = self.job.segment.source.name
+            name = paths.part_name(source, self.job.segment.number, self._counted.part)
+            self._part = StagedPart(self.job.root, self.job.staging, self.survey, source, name)
+            self._unfinished.append(self._part)
+        self._behind.ask(self._part.add, rows)
+
+    def _end_part(self) -> None:
+        self._counted.part += 1
+        self._behind.ask(self._close_part, self._part, asdict(self._counted))
+        self._part = None
+
+    def _close_part(self, part: StagedPart, counted: dict[str, Any]) -> None:
+        """Finish a part's files; this and what follows from it is done by the writing thread."""
+        part.close(self._staged)
+        self._unfinished.remove(part)
+        if self._on_part is not None:
+            self._on_part(json.loads(json.dumps({"counted": counted, "staged": asdict(self._staged)})))
 
     def finish(self) -> dict[str, Any]:
         """Write what is pending and return the receipt.
@@ -235,44 +240,33 @@ class SegmentWriter:
         ------
         ConservationError
             A packet was read that stands in no count.
+        PipelineError
+            What went wrong in writing.
         """
-        self._flush()
-        counted = sum(counts["packets_in"] for counts in self._counts.values())
-        if counted != self._seen:
-            raise ConservationError(f"{self._seen} packets were read, {counted} counted", part=self.job.name)
+        if self._part is not None:
+            self._end_part()
+        self._behind.finish()
+        counted, staged = self._counted, self._staged
+        told = sum(counts["packets_in"] for counts in counted.counts.values())
+        if told != counted.packets:
+            raise ConservationError(f"{counted.packets} packets were read, {told} counted", part=self.job.name)
         nights = {
-            str(night): {
-                "counts": self._counts[night],
-                "reasons": dict(sorted(self._reasons[night].items())),
-                "notes": dict(sorted(self._notes.get(night, Counter()).items())),
-                "rejects": self._reject_files.get(night, []),
+            night: {
+                "counts": counted.counts[night],
+                "reasons": dict(sorted(counted.reasons[night].items())),
+                "notes": dict(sorted(staged.notes.get(night, {}).items())),
+                "rejects": staged.rejects.get(night, []),
             }
-            for night in sorted(self._counts)
+            for night in sorted(counted.counts, key=int)
         }
         return {
             "source": self.job.segment.source.name,
             "segment": self.job.segment.number,
-            "packets": self._seen,
-            "undecodable": sum(reasons[UNDECODABLE] for reasons in self._reasons.values()),
+            "packets": counted.packets,
+            "undecodable": sum(reasons.get(UNDECODABLE, 0) for reasons in counted.reasons.values()),
             "nights": nights,
-            "parts": self._parts,
-            "notes": dict(sorted(self._notes.items())),
-            "other_nights": {str(night): count for night, count in sorted(self._other_nights.items())},
-            "schemas": {key: json.dumps(value, sort_keys=True) for key, value in sorted(self._schemas.items())},
-            "staged": self._staged,
+            "parts": staged.parts,
+            "other_nights": dict(sorted(counted.other_nights.items(), key=lambda item: int(item[0]))),
+            "schemas": dict(sorted(counted.schemas.items())),
+            "staged": staged.staged,
         }
-
-
-def _between(accepted: Accepted, first: int, last: int) -> Accepted:
-    """Return the rows whose packets stand at positions first <= p < last (rejects left out: they are counted)."""
-    low, high = np.searchsorted(accepted.position, [first, last]).tolist()
-    return Accepted(
-        accepted.raw.slice(low, high - low),
-        accepted.cutouts.slice(low, high - low),
-        accepted.alerts.slice(low, high - low),
-        accepted.provenance.slice(low, high - low),
-        accepted.night[low:high],
-        accepted.position[low:high],
-        accepted.rejects.slice(0, 0),
-        accepted.reject_position[:0],
-    )

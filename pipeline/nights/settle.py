@@ -15,8 +15,8 @@ from pipeline import paths
 from pipeline.errors import InputError, PartError
 from pipeline.execute import Executor
 from pipeline.nights import conflicts
-from pipeline.nights.decode import cutouts_schema, raw_schema
 from pipeline.nights.run import Run, only_results, remembered, source_key
+from pipeline.nights.staging import cutouts_schema, raw_schema
 from pipeline.schema import key_of
 from pipeline.stages.accept import CONFLICTING
 from pipeline.stages.settle import Claim, Earlier, Loser, Verdict, decide, repeated_ids
