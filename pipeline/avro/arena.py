@@ -52,10 +52,19 @@ class Layout:
         self.text_at = {node.id: place for place, node in enumerate(n for n in self.nodes if n.width == TEXT)}
         self.rows_each: NDArray[np.float64] | None = None  # per packet and domain, learned from the last batch
         self.bytes_each = np.zeros(max(len(self.text_at), 1))
+        self._nulls: dict[int, pa.Array] = {}
         self.rows_filled = [
             [node for node in self.nodes if node.id in self.has_bits and node.id in p.written - p.nullable]
             for p in self.programs
         ]
+
+    def nulls(self, node: Node, n: int) -> pa.Array:
+        """Return ``n`` nulls of a node that nobody has written: made once, as many as were ever wanted."""
+        known = self._nulls.get(node.id)
+        if known is None or len(known) < n:
+            zeros = pa.py_buffer(bytes(8 * (n + n // 2 + 2)))
+            known = self._nulls[node.id] = _nulls(node, n + n // 2, zeros)
+        return known.slice(0, n)
 
     def learn(self, packets: int, rows: Int, lengths: Int) -> None:
         """Note how much room these packets took."""
@@ -187,21 +196,16 @@ class Arena:
         if rows[0]:
             self.layout.learn(int(rows[0]), rows, self.buffers[k.LENGTH_NOW])
         places = {node.id: slot for node, slot in zip(self.layout.nodes, self.slots.tolist(), strict=True)}
-        most = max((int(rows[node.domain]) for node in self.layout.target.nodes), default=0)
-        zeros = pa.allocate_buffer(8 * (most + 1))
-        np.frombuffer(zeros, dtype=np.uint8)[:] = 0
-        return [self._array(node, places, zeros) for node in self.layout.target.columns]
+        return [self._array(node, places) for node in self.layout.target.columns]
 
-    def _array(self, node: Node, places: dict[int, list[int]], zeros: pa.Buffer) -> pa.Array:
+    def _array(self, node: Node, places: dict[int, list[int]]) -> pa.Array:
         n = int(self.domains[k.ROWS_NOW, node.domain])
-        if pa.types.is_null(node.dtype):
-            return pa.nulls(n)
-        if node.id not in places:
-            return _nulls(node, n, zeros)
+        if node.id not in places or pa.types.is_null(node.dtype):
+            return self.layout.nulls(node, n)
         _, width, value, valid = places[node.id]
         bits = self.buffer.slice(valid, (n + 7) // 8) if valid >= 0 else None
         if pa.types.is_struct(node.dtype):
-            kids = [self._array(kid, places, zeros) for kid in node.kids]
+            kids = [self._array(kid, places) for kid in node.kids]
             return pa.Array.from_buffers(node.dtype, n, [bits], children=kids)
         if node.id in self.layout.has_gaps and width < 0:
             offsets = self.a8[value : value + 4 * (n + 1)].view(np.int32)
@@ -212,7 +216,7 @@ class Arena:
             data = self.heap_buffer.slice(base, length)
             return pa.Array.from_buffers(node.dtype, n, [bits, self.buffer.slice(value, 4 * (n + 1)), data])
         if node.width == OFFSETS:
-            kids = [self._array(kid, places, zeros) for kid in node.kids]
+            kids = [self._array(kid, places) for kid in node.kids]
             if pa.types.is_map(node.dtype):
                 kids = [pa.StructArray.from_arrays(kids, fields=[node.dtype.key_field, node.dtype.item_field])]
             offsets_buffer = self.buffer.slice(value, 4 * (n + 1))
