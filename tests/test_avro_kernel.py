@@ -24,6 +24,10 @@ try:
     primitives.varint(np.zeros(0, np.uint8), 0, 1)
 except IndexError:
     print("indices are checked", flush=True)
+for n in range(1, 40):  # texts that end where their array does
+    for tail in ("", "\u00e9", "\u5929", "\U0001f71c"):
+        text = np.frombuffer(b"a" * n + tail.encode(), dtype=np.uint8)
+        assert primitives.is_utf8(text, 0, len(text))
 from tests.fuzz.run_fuzz import batches, work
 work(batches({10 * BATCH}), 5)
 """
