@@ -174,13 +174,14 @@ def _provenance(frames: Sequence[Frames], bodies: Bodies, kept: np.ndarray, leng
         for start, stop in zip(frame.start.tolist(), frame.stop.tolist(), strict=True)
     ]
     sha256 = pa.Array.from_buffers(pa.binary(32), len(digests), [None, pa.py_buffer(b"".join(digests))])
+    known = pa.array(ids or [None], pa.string())  # a batch of faults alone has no schema
     whole = pa.table(
         {
             "member": member,
             "offset": np.concatenate([frame.offset for frame in frames]),
             "length": lengths,
             "body_sha256": sha256,
-            "writer_schema_id": pa.array(ids, pa.string()).take(pa.array(np.maximum(np.concatenate(schema), 0))),
+            "writer_schema_id": known.take(pa.array(np.maximum(np.concatenate(schema), 0))),
         }
     )
     return whole if len(kept) == len(lengths) else whole.take(pa.array(kept))
