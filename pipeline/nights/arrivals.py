@@ -174,7 +174,7 @@ def _provenance(frames: Sequence[Frames], bodies: Bodies, kept: np.ndarray, leng
         for start, stop in zip(frame.start.tolist(), frame.stop.tolist(), strict=True)
     ]
     sha256 = pa.Array.from_buffers(pa.binary(32), len(digests), [None, pa.py_buffer(b"".join(digests))])
-    known = pa.array(ids or [None], pa.string())  # a batch of faults alone has no schema
+    known = pa.array(ids or [""], pa.string())  # a batch of faults alone has no schema
     whole = pa.table(
         {
             "member": member,
