@@ -32,6 +32,7 @@ from pipeline.dumps import (
     containers,
     cutting,
     datums,
+    frames_in_tar,
     framing,
     list_sources,
     read_frames,
@@ -230,6 +231,20 @@ def test_an_archive_of_anything_in_windows_of_any_size(
     segment = Segment(Source("x", str(path), shape, len(raw), 0, "native"), 0)
     with small_limits():
         compare(segment, known, **limits)
+        if shape == "tar":
+            compare_in_memory(segment, raw, known)
+
+
+def compare_in_memory(segment: Segment, raw: bytes, known: bool) -> None:
+    """Assert that an archive in memory holds what the plain way gives from the file, or fails as it does."""
+    first, second = Tally(), Tally()
+    expected, error = outcome(plain_datums(segment, Reader(resolver if known else None), first))
+    reader = Reader(resolver if known else None)
+    found, told = outcome(items_of(frames_in_tar(raw, reader, second, name="x")) for _ in range(1))
+    assert told == error
+    if error is None:
+        assert found == [expected]
+        assert first == second
 
 
 @settings(max_examples=100)

@@ -2,7 +2,7 @@
 
 from pipeline.dumps.cutting import MAX_BYTES, MAX_PACKETS, Segment, Tally, segments
 from pipeline.dumps.framing import Reader, wire_frames
-from pipeline.dumps.reading import datums, read_frames
+from pipeline.dumps.reading import datums, frames_in_tar, read_frames
 from pipeline.dumps.reencoded import TableBatch, tables
 from pipeline.dumps.registry import SchemaResolver
 from pipeline.dumps.sources import Source, check_unchanged, list_sources, source_sha256
@@ -18,6 +18,7 @@ __all__ = [
     "Tally",
     "check_unchanged",
     "datums",
+    "frames_in_tar",
     "list_sources",
     "read_frames",
     "segments",

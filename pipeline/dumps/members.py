@@ -22,10 +22,10 @@ from pipeline.dumps import cutting
 from pipeline.dumps.cutting import Segment, Tally
 from pipeline.dumps.framing import Files, Reader, frame_files
 from pipeline.dumps.inflate import Inflated
-from pipeline.dumps.sources import is_packet, printable
+from pipeline.dumps.sources import NATIVE, Source, is_packet, printable
 from pipeline.dumps.tar import BLOCK, FileStream, Member, Walk, padded
 from pipeline.dumps.tar_index import Found, MemberIndex
-from pipeline.dumps.windows import Filler, Windows, read_all, read_only
+from pipeline.dumps.windows import Filler, Held, Windows, read_all, read_only
 from pipeline.errors import SourceError
 
 FILES_AT_ONCE = 4096
@@ -67,15 +67,18 @@ class TarFrames:
         self._is_over = False
         self._inflated: Inflated | None = None
         with ExitStack() as stack:
-            if segment.source.kind == "tar":
-                stream = stack.enter_context(FileStream(segment.source.path, segment.start, segment.stop))
-                windows = Windows(stream, size=size, held=held, position=segment.start, jump=stream.skip)
-            else:
-                self._inflated = stack.enter_context(Inflated(segment.source.path, self._source))
-                self._inflated.skip(segment.start)
-                windows = Windows(self._inflated, size=size, held=held, position=segment.start)
-            self._windows = stack.enter_context(windows)
+            self._windows = self._opened(segment, size, held, stack)
             self._open = stack.pop_all()
+
+    def _opened(self, segment: Segment, size: int, held: int, stack: ExitStack) -> Windows | Held:
+        if segment.source.kind == "tar":
+            stream = stack.enter_context(FileStream(segment.source.path, segment.start, segment.stop))
+            windows = Windows(stream, size=size, held=held, position=segment.start, jump=stream.skip)
+        else:
+            self._inflated = stack.enter_context(Inflated(segment.source.path, self._source))
+            self._inflated.skip(segment.start)
+            windows = Windows(self._inflated, size=size, held=held, position=segment.start)
+        return stack.enter_context(windows)
 
     def __enter__(self) -> TarFrames:
         return self
@@ -197,6 +200,29 @@ class TarFrames:
         self._tally.packets += self._n_found - len(self._faults)
         self._found, self._n_found, self._faults = [], 0, {}
         yield from frame_files(files, self._reader, self._source)
+
+
+class HeldTarFrames(TarFrames):
+    """Packets of a tar archive that is in memory: its bodies are decoded where they lie.
+
+    Parameters
+    ----------
+    data : bytes-like
+        The archive.
+    reader : Reader
+        Takes the members apart.
+    tally : Tally
+        Filled on the way.
+    name : str
+        Named in errors.
+    """
+
+    def __init__(self, data: bytes | memoryview, reader: Reader, tally: Tally, name: str) -> None:
+        self._data = data
+        super().__init__(Segment(Source(name, "", "tar", len(data), 0, NATIVE), 0), reader, tally, BLOCK, 1)
+
+    def _opened(self, segment: Segment, size: int, held: int, stack: ExitStack) -> Held:
+        return Held(self._data)
 
 
 class FolderFrames:

@@ -13,7 +13,7 @@ from pipeline.avro.schema import WriterSchema
 from pipeline.dumps.containers import FileFrames
 from pipeline.dumps.cutting import Segment, Tally
 from pipeline.dumps.framing import Reader
-from pipeline.dumps.members import FolderFrames, TarFrames
+from pipeline.dumps.members import FolderFrames, HeldTarFrames, TarFrames
 from pipeline.dumps.tar import BLOCK
 from pipeline.dumps.windows import read_only
 from pipeline.errors import SourceError
@@ -67,6 +67,32 @@ def read_frames(
             yield from _batches(pieces, max_packets, max_bytes)
     except OSError as error:
         raise SourceError(f"cannot be read: {error.strerror or error}", source=segment.source.name) from None
+
+
+def frames_in_tar(
+    data: bytes | memoryview, reader: Reader, tally: Tally | None = None, *, name: str = "archive in memory"
+) -> list[Frames]:
+    """Take apart a tar archive that is in memory, without a copy of it.
+
+    Parameters
+    ----------
+    data : bytes-like
+        The archive, as long as the frames are used.
+    reader : Reader
+        Kept by the caller over archives of a source.
+    tally : Tally, optional
+        Filled on the way.
+    name : str
+        Named in errors.
+
+    Raises
+    ------
+    SourceError
+        The archive is cut or damaged, or a wire message has an unknown schema id.
+    """
+    with HeldTarFrames(data, reader, Tally() if tally is None else tally, name) as pieces:
+        found = [piece for piece in pieces if piece is not None]
+    return [_joined(is_own, group) for is_own, group in _groups(found)] if found else []
 
 
 def _open(segment: Segment, reader: Reader, tally: Tally, max_bytes: int) -> TarFrames | FolderFrames | FileFrames:

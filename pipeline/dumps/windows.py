@@ -279,6 +279,49 @@ class Windows:
         return (start, filled) if filled else None
 
 
+class Held:
+    """A stream that is in memory as a whole: one window, as :class:`Windows` has them.
+
+    Parameters
+    ----------
+    data : bytes-like
+        The stream.
+    """
+
+    ended = True
+    is_full = False
+
+    def __init__(self, data: bytes | memoryview) -> None:
+        self.data = read_only(np.frombuffer(data, dtype=np.uint8))
+        self.at = 0
+
+    @property
+    def position(self) -> int:
+        """Position of the next byte."""
+        return self.at
+
+    @property
+    def rest(self) -> int:
+        """Bytes that have not been read."""
+        return len(self.data) - self.at
+
+    def peek(self, n: int) -> bytes:
+        """Return the next ``n`` bytes, fewer only at the end."""
+        return self.data[self.at : self.at + n].tobytes()
+
+    def advance(self, n: int) -> None:
+        """There is no other window."""
+
+    def skip(self, n: int) -> int:
+        """Pass over ``n`` bytes and return how many there were."""
+        passed = min(n, self.rest)
+        self.at += passed
+        return passed
+
+    def recycle(self) -> None:
+        """Nothing is filled anew."""
+
+
 def read_all(stream: ByteStream, buffer: NDArray[np.uint8]) -> int:
     """Fill a buffer as far as the stream has bytes; return how many."""
     view = buffer.data
