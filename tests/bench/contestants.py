@@ -16,7 +16,7 @@ from reframing import by_datafusion, by_polars, reframe, resolvable
 
 from pipeline import avro
 from pipeline.avro import Decoded, Frames, HeaderCache
-from pipeline.dumps import Reader, Segment, list_sources, read_frames, segments
+from pipeline.dumps import Reader, Segment, frames_in_tar, list_sources, read_frames, segments
 from pipeline.schema import content_hashes
 from pipeline.surveys import get as get_survey
 from pipeline.surveys.superset import widen
@@ -33,6 +33,12 @@ def ours_from_tar(found: Sequence[Segment], survey: str, reader: Reader) -> list
     columns = get_survey(survey)
     batches = itertools.chain.from_iterable(read_frames(segment, reader) for segment in found)
     return [avro.decode_frames(batch, columns.superset, columns.cutout_columns) for batch in batches]
+
+
+def ours_from_memory(archive: bytes, survey: str, reader: Reader) -> Decoded:
+    """Decode an archive that is in memory, headers included; ``reader`` knows the headers met before."""
+    columns = get_survey(survey)
+    return avro.decode_frames(frames_in_tar(archive, reader), columns.superset, columns.cutout_columns)
 
 
 def read_only(found: Sequence[Segment], reader: Reader) -> int:
@@ -81,6 +87,7 @@ class Contest:
         corpus, folder = self.corpus, self.folder
         tar = corpus.write_tar(folder / "corpus.tar")
         found, reader = cut(tar), Reader()
+        archive = tar.read_bytes()
         frames = joined_bodies(corpus)
         parsed = fastavro.parse_schema(corpus.schema)
         lean = resolvable(corpus.schema)
@@ -101,7 +108,8 @@ class Contest:
             return by_datafusion(path)
 
         self.calls: dict[str, Callable[[], object]] = {
-            "ours, tar": lambda: ours_from_tar(found, corpus.survey, reader),
+            "ours, tar": lambda: ours_from_memory(archive, corpus.survey, reader),
+            "ours, tar read from a file": lambda: ours_from_tar(found, corpus.survey, reader),
             "cutting into segments": lambda: cut(tar),
             "ours, bodies": lambda: ours_from_bodies(frames, corpus.survey),
             "fastavro.reader": single,
@@ -127,8 +135,7 @@ class Contest:
             except Exception as error:  # whatever a library raises: it cannot read this
                 self._out(name, " ".join(str(error).split())[:100])
                 continue
-            if name == "ours, tar":
-                assert isinstance(made, list)
+            if isinstance(made, list) and name.startswith("ours"):
                 _check_ours(made, reader)
             elif isinstance(made, Decoded):
                 _check_ours([made], reader)
