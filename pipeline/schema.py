@@ -7,7 +7,8 @@ what every table passes before it is written.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -126,7 +127,7 @@ class ContentHash:
 
     def __init__(self, kind: pa.DataType) -> None:
         self._kind = kind
-        self._root = _node(kind)
+        self._root = _maker(kind)()
 
     def update(self, data: pa.ChunkedArray | pa.Array) -> None:
         """Take the next values of the column."""
@@ -213,10 +214,10 @@ class _Fixed(_Node):
 
     __slots__ = ("_is_bit", "_width")
 
-    def __init__(self, kind: pa.DataType) -> None:
+    def __init__(self, width: int, is_bit: bool = False) -> None:
         super().__init__()
-        self._is_bit = pa.types.is_boolean(kind)
-        self._width = 1 if self._is_bit else kind.bit_width // 8
+        self._is_bit = is_bit
+        self._width = width
 
     def _take(self, array: pa.Array) -> None:
         if self._is_bit:
@@ -231,9 +232,8 @@ class _Text(_Node):
 
     __slots__ = ("_offset_type",)
 
-    def __init__(self, kind: pa.DataType) -> None:
+    def __init__(self, is_large: bool) -> None:
         super().__init__()
-        is_large = pa.types.is_large_string(kind) or pa.types.is_large_binary(kind)
         self._offset_type = np.int64 if is_large else np.int32
 
     def _take(self, array: pa.Array) -> None:
@@ -270,8 +270,8 @@ class _Coded(_Node):
 
     __slots__ = ("_kind",)
 
-    def __init__(self, kind: pa.DataType) -> None:
-        super().__init__([_node(kind.value_type)])
+    def __init__(self, kind: pa.DataType, values: _Node) -> None:
+        super().__init__([values])
         self._kind = kind.value_type
 
     def feed(self, array: pa.Array) -> None:
@@ -281,25 +281,34 @@ class _Coded(_Node):
         return self._children[0].digest()
 
 
-def _node(kind: pa.DataType) -> _Node:
+@lru_cache(maxsize=4096)
+def _maker(kind: pa.DataType) -> Callable[[], _Node]:
+    """Return what makes a node of a type: to look at a type takes longer than to make its node."""
     is_a = pa.types
     if is_a.is_struct(kind):
-        return _Struct([_node(field.type) for field in kind])
+        fields = [_maker(field.type) for field in kind]
+        return lambda: _Struct([make() for make in fields])
     if is_a.is_list(kind) or is_a.is_large_list(kind):
-        return _List([_node(kind.value_type)])
+        item = _maker(kind.value_type)
+        return lambda: _List([item()])
     if is_a.is_map(kind):
-        return _List([_Struct([_node(kind.key_type), _node(kind.item_type)])])
+        entry = _maker(pa.struct([("key", kind.key_type), ("value", kind.item_type)]))
+        return lambda: _List([entry()])
     if is_a.is_dictionary(kind):
-        return _Coded(kind)
+        value = _maker(kind.value_type)
+        return lambda: _Coded(kind, value())
     if is_a.is_string(kind) or is_a.is_binary(kind) or is_a.is_large_string(kind) or is_a.is_large_binary(kind):
-        return _Text(kind)
+        return partial(_Text, is_large=is_a.is_large_string(kind) or is_a.is_large_binary(kind))
     if is_a.is_null(kind):
-        return _Node()
+        return _Node
+    if is_a.is_boolean(kind):
+        return partial(_Fixed, width=1, is_bit=True)
     if is_a.is_primitive(kind) or is_a.is_fixed_size_binary(kind) or is_a.is_decimal(kind):
-        return _Fixed(kind)
+        return partial(_Fixed, width=kind.bit_width // 8)
     raise TypeError(f"a column of type {kind} is not stored")
 
 
+@lru_cache(maxsize=4096)
 def _type_text(kind: pa.DataType) -> str:
     if pa.types.is_struct(kind):
         return f"struct<{', '.join(f'{field.name}: {_type_text(field.type)}' for field in kind)}>"
