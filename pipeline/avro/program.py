@@ -181,8 +181,8 @@ class _Compiler:
             raise NotCompiledError(f"field {path} is a decimal")
         flags = (k.UNION if branches != (-1, -1) else 0) | (k.SKIP if node is None else 0)
         if kind == "null":
-            if flags & k.UNION:
-                self.line(k.NULL | flags, domain, first=self.field(path, node, branches))
+            if flags & k.UNION:  # kept by nobody: a column of another type would be left without its offsets
+                self.line(k.NULL | k.UNION | k.SKIP, domain, first=self.field(path, None, branches))
             return 0
         if kind in _ANY or kind in _TEXTS:
             operation = _operation(kind, node)
