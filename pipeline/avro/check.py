@@ -63,7 +63,7 @@ def compile_schema(schema: Mapping[str, Any]) -> Program:
     Raises
     ------
     SchemaError
-        A type is recursive or unknown, or an array has items that take no bytes.
+        A type is recursive, unknown or ambiguous, a union is none, or an array has items that take no bytes.
     """
     compiler = _Compiler()
     compiler.emit(schema, "", "")
@@ -119,8 +119,8 @@ class _Compiler:
             self.line(_ENUM, len(schema["symbols"]), 0, path)
             return 1
         if kind == "fixed":
-            size = int(schema["size"])
-            if size < 0:
+            size = schema["size"]
+            if type(size) is not int or size < 0:
                 raise SchemaError(f"field {path} is of size {size}")
             self.line(_SKIP, size, 0, path)
             return size
@@ -128,6 +128,8 @@ class _Compiler:
 
     def _reference(self, name: str, namespace: str, path: str) -> int:
         full = name if name in self.named else f"{namespace}.{name}"
+        if "." not in name and full == name and f"{namespace}.{name}" in self.named:
+            raise SchemaError(f"field {path} is of type {name!r}, which is defined with a namespace and without")
         if full not in self.named or full in self.open:
             raise SchemaError(f"field {path} is of type {name!r}, which is recursive or not defined")
         return self.emit({**self.named[full], "name": full}, namespace, path)
@@ -144,6 +146,8 @@ class _Compiler:
         return size
 
     def _union(self, kinds: list[Any], namespace: str, path: str) -> int:
+        if not kinds or kinds.count("null") > 1 or any(isinstance(kind, list) for kind in kinds):
+            raise SchemaError(f"field {path} is a union of nothing, of unions, or of null twice")
         first = len(self.branches)
         self.branches.extend([0] * len(kinds))
         self.line(_UNION, first, len(kinds), path)
@@ -154,7 +158,7 @@ class _Compiler:
             jumps.append(self.line(_JUMP, 0, 0, path))
         for jump in jumps:
             self.code[jump][1] = len(self.code)
-        return 1 + min(sizes, default=0)
+        return 1 + min(sizes)
 
     def _loop(self, schema: Mapping[str, Any], namespace: str, path: str) -> int:
         loop = self.n_loops

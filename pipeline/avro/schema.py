@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,10 @@ from pipeline.surveys.superset import arrow_schema, full_name
 
 UNKNOWN_VERSION = "unknown"
 MAX_SCHEMA_BYTES = 4 << 20
+MAX_VERSION = 80
+"""Characters of a version: it stands beside every packet."""
+_OWN_NAMES = {"null", "boolean", "int", "long", "float", "double", "bytes", "string"}
+_OWN_NAMES |= {"record", "enum", "array", "map", "fixed", "error"}
 _VERSION_IN_NAME = re.compile(r"\.v(\d+(?:_\d+)+)\.")
 
 
@@ -71,12 +75,14 @@ def writer_schema(schema: Mapping[str, Any], declared: str | None = None) -> Wri
         program = compile_schema(schema)  # first: it bounds the size of what the others unfold
         parsed = fastavro.parse_schema(_lean(schema))
         arrow = arrow_schema(schema)
-        digest = hashlib.sha256(json.dumps(_canonical(schema), separators=(",", ":")).encode()).hexdigest()[:12]
+        digest = hashlib.sha256(_telling(schema).encode()).hexdigest()[:12]
     except PipelineError:
         raise
     except Exception as error:  # whatever a damaged schema provokes in the parser: KeyError, RecursionError ...
         raise SchemaError(f"the writer schema is not valid Avro: {_brief(error)}") from None
     version = version_of(schema) or declared or UNKNOWN_VERSION
+    if len(version) > MAX_VERSION or not version.isprintable():
+        raise SchemaError(f"the writer schema's version is none: {version[:20]!r}")
     return WriterSchema(version, f"{version}:{digest}", parsed, arrow, program, schema)
 
 
@@ -121,6 +127,30 @@ def _lean(schema: Any) -> Any:
     if "fields" in schema:
         out["fields"] = [{"name": f["name"], "type": _lean(f["type"])} for f in schema["fields"]]
     return out
+
+
+def _telling(schema: Any) -> str:
+    """Return a text that differs for schemas that mean different things.
+
+    Without namespaces two types may share a name, or one that of a primitive: such a schema is taken as it is written.
+    """
+    text = json.dumps(_canonical(schema), separators=(",", ":"))
+    names = [*_OWN_NAMES, *(name.rpartition(".")[2] for name in _names(schema))]
+    return text if len(set(names)) == len(names) else text + json.dumps(schema, sort_keys=True)
+
+
+def _names(schema: Any) -> Iterator[str]:
+    """Yield the names of the types that a schema defines."""
+    if isinstance(schema, list):
+        for kind in schema:
+            yield from _names(kind)
+    elif isinstance(schema, dict):
+        if schema["type"] in ("record", "enum", "fixed"):
+            yield str(schema["name"])
+        for key in ("type", "items", "values"):
+            yield from _names(schema.get(key))
+        for item in schema.get("fields", ()):
+            yield from _names(item["type"])
 
 
 def _canonical(schema: Any) -> Any:
