@@ -20,6 +20,8 @@ from pipeline.avro.target import BITS, OFFSETS, TEXT, Node, Target
 _ALIGN = 64
 _MOST_TEXT = 2**31 - 1
 _SLACK = 1.15
+_MOST_GUESSED = 8
+"""Room guessed for a byte of a body, at most: one odd packet must not make every later batch huge."""
 Int = NDArray[np.int64]
 
 
@@ -46,10 +48,15 @@ class Layout:
         nullable = frozenset[int]().union(*(program.nullable for program in programs))
         gaps = frozenset[int]().union(*(program.gaps for program in programs))
         self.nodes = [node for node in target.nodes if node.id in written]
+        self.slot_of = {node.id: slot for slot, node in enumerate(self.nodes)}
         self.written = written
         self.has_bits = nullable | (written - everywhere)
         self.has_gaps = gaps | (written - everywhere)
         self.text_at = {node.id: place for place, node in enumerate(n for n in self.nodes if n.width == TEXT)}
+        self.row_bytes = np.zeros(target.n_domains)  # of all nodes of a domain, with a validity bit
+        for node in self.nodes:
+            width = abs(OFFSETS if node.width == TEXT else node.width)
+            self.row_bytes[node.domain] += (width or 1 / 8) + 1 / 8
         self.rows_each: NDArray[np.float64] | None = None  # per packet and domain, learned from the last batch
         self.bytes_each = np.zeros(max(len(self.text_at), 1))
         self._nulls: dict[int, pa.Array] = {}
@@ -89,12 +96,13 @@ class Arena:
         self.layout = layout
         self.domains = np.zeros((3, layout.target.n_domains), dtype=np.int64)
         self.buffers = np.zeros((4, max(len(layout.text_at), 1)), dtype=np.int64)
-        if layout.rows_each is None:
-            self.domains[k.ROWS_MOST] = 16 * n
-            self.buffers[k.CAPACITY] = n_bytes // 4 + 64
-        else:
-            self.domains[k.ROWS_MOST] = layout.rows_each * n * _SLACK + 64
-            self.buffers[k.CAPACITY] = layout.bytes_each * n * _SLACK + 4096
+        self.domains[k.ROWS_MOST] = 16 * n
+        self.buffers[k.CAPACITY] = n_bytes // 4 + 64
+        if layout.rows_each is not None:
+            rows = layout.rows_each * n * _SLACK + 64
+            if rows @ layout.row_bytes <= _MOST_GUESSED * n_bytes + (1 << 20):
+                self.domains[k.ROWS_MOST] = rows
+            self.buffers[k.CAPACITY] = np.minimum(layout.bytes_each * n * _SLACK, n_bytes) + 4096
         self.domains[k.ROWS_MOST, 0] = n
         self._place()
         self._place_texts()
@@ -183,11 +191,14 @@ class Arena:
     def fill(self, which: int, rows_before: Int) -> None:
         """Mark as valid what the program ``which`` always writes, in the rows that it has added."""
         for node in self.layout.rows_filled[which]:
-            slot = self.slots[self.layout.nodes.index(node)]
             first, last = int(rows_before[node.domain]), int(self.domains[k.ROWS_NOW, node.domain])
-            bits = np.unpackbits(self.a8[slot[3] : slot[3] + (last + 7) // 8], bitorder="little")
-            bits[first:last] = 1
-            self.a8[slot[3] : slot[3] + (last + 7) // 8] = np.packbits(bits, bitorder="little")
+            if first == last:
+                continue
+            valid = int(self.slots[self.layout.slot_of[node.id], 3])
+            octets = self.a8[valid + first // 8 : valid + (last + 7) // 8]  # not those of earlier runs
+            bits = np.unpackbits(octets, bitorder="little")
+            bits[first % 8 : last - first // 8 * 8] = 1
+            octets[:] = np.packbits(bits, bitorder="little")
 
     # ------------------------------------------------------------------------------- Arrow
     def finish(self) -> list[pa.Array]:
