@@ -109,6 +109,16 @@ def test_the_same_bytes_for_any_cut(
     assert sorted(path.name for path in folder.iterdir()) == ["cut", "whole"]
 
 
+@pytest.mark.parametrize("kind", [pa.map_(pa.string(), pa.int32()), pa.list_(pa.int64()), pa.string()])
+def test_what_stands_beside_the_rows_in_their_buffers_does_not_count(kind: pa.DataType, tmp_path: Path) -> None:
+    value = {"map": [("k", 7)], "list": [7]}.get(str(kind).split("<")[0], "k" * 9)
+    inside = pa.table({"x": pa.array([value] * 5_000, kind)}).slice(4_990, 7)
+    alone = pa.table({"x": pa.array([value] * 7, kind)})
+    for name, table in (("inside", inside), ("alone", alone)):
+        write_part(table, table.schema, tmp_path, name, dataset="raw")
+    assert (tmp_path / "inside").read_bytes() == (tmp_path / "alone").read_bytes()
+
+
 @pytest.mark.parametrize("cuts", [[1], [700, 1_301], [2_499]])
 def test_pages_end_at_the_same_rows_for_any_cut(cuts: list[int], tmp_path: Path) -> None:
     """A column of a row group here takes several pages, and Arrow ends one only between two of its own pieces."""
