@@ -24,7 +24,8 @@ from pipeline.filters import conditions
 from pipeline.nights import arrivals
 from pipeline.nights.arrivals import Batch, read_batches
 from pipeline.nights.behind import Behind
-from pipeline.nights.decode import DecodeJob, SegmentWriter, State, decode_segment
+from pipeline.nights.decode import DecodeJob, SegmentWriter, decode_segment
+from pipeline.nights.progress import State
 from pipeline.stages.accept import Accepted, accept
 from pipeline.store import open_root, parts
 from pipeline.surveys import get as get_survey

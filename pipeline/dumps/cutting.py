@@ -7,6 +7,7 @@ carries offsets or names, never data).
 from __future__ import annotations
 
 import mmap
+from bisect import bisect_right
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from pipeline.avro.container import SYNC_BYTES, Block, FrameError, HeaderCache, blocks
+from pipeline.dumps.seek import SeekPoint, SeekPoints
 from pipeline.dumps.sources import Source, is_packet, member_role, printable, walk_files
 from pipeline.dumps.tar import FileStream, members
 from pipeline.errors import SourceError
@@ -56,6 +58,47 @@ class Segment:
     skipped: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A place between two members of an archive, at which reading may begin again.
+
+    Attributes
+    ----------
+    packets : int
+        Packets of the segment before it, faults among them.
+    members : int
+        Whole members before it.
+    position : int
+        Bytes of the archive before it, inflated.
+    skipped : int
+        Names in ``Tally.skipped`` before it.
+    """
+
+    packets: int = 0
+    members: int = 0
+    position: int = 0
+    skipped: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where in a ``.tar.gz`` to go on.
+
+    Attributes
+    ----------
+    packets : int
+        The first packet to hand out, counted from the beginning of the segment.
+    mark : Mark
+        Not behind that packet.
+    point : SeekPoint or None
+        Not behind the mark; None where no place but the file's beginning is known.
+    """
+
+    packets: int
+    mark: Mark
+    point: SeekPoint | None = None
+
+
 @dataclass(slots=True)
 class Tally:
     """What reading a segment brought to light, filled as it goes.
@@ -68,11 +111,27 @@ class Tally:
         Names of members that are no packets.
     sha256 : str or None
         Of the whole file, where reading passed over all of it (``tar.gz``).
+    points : SeekPoints or None
+        Takes the seek points of a ``.tar.gz``, where given.
+    marks : list of Mark
+        Every few megabytes one, if seek points are taken.
     """
 
     packets: int = 0
     skipped: list[str] = field(default_factory=list)
     sha256: str | None = None
+    points: SeekPoints | None = None
+    marks: list[Mark] = field(default_factory=list)
+
+    def start_at(self, packets: int) -> Start:
+        """Return where to begin for the packets from number ``packets`` on, and forget the marks before that.
+
+        A thread may call this while another one reads, of packets that have been read.
+        """
+        place = bisect_right(self.marks, packets, key=lambda mark: mark.packets) - 1
+        mark = self.marks[place]
+        del self.marks[:place]
+        return Start(packets, mark, None if self.points is None else self.points.near(mark.position))
 
 
 def segments(source: Source, max_packets: int = MAX_PACKETS, max_bytes: int = MAX_BYTES) -> list[Segment]:

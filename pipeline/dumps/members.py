@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pipeline.avro.container import MAGIC, Fault
 from pipeline.avro.frames import Frames
 from pipeline.dumps import cutting
-from pipeline.dumps.cutting import Segment, Tally
+from pipeline.dumps.cutting import Mark, Segment, Start, Tally
 from pipeline.dumps.framing import Files, Reader, frame_files
 from pipeline.dumps.inflate import Inflated
 from pipeline.dumps.sources import NATIVE, Source, is_packet, printable
@@ -30,6 +30,8 @@ from pipeline.errors import SourceError
 
 FILES_AT_ONCE = 4096
 """Files of a folder read into one buffer, at most."""
+MARK_BYTES = 2 << 20
+"""Of an archive from one mark to the next, or a window more: so much is read again where reading goes on."""
 _ZEROS_AT_ONCE = 64 << 10
 _ENDLESS = 1 << 62
 
@@ -47,6 +49,8 @@ class TarFrames:
         Filled on the way.
     size, held : int
         Bytes of a window, and how many may wait to be recycled.
+    start : Start, optional
+        Begin at its mark, in a ``tar.gz``; ``tally`` has what stands before.
 
     Raises
     ------
@@ -54,7 +58,9 @@ class TarFrames:
         The archive cannot be read, is cut or damaged, or has a wire message of an unknown schema.
     """
 
-    def __init__(self, segment: Segment, reader: Reader, tally: Tally, size: int, held: int) -> None:
+    def __init__(
+        self, segment: Segment, reader: Reader, tally: Tally, size: int, held: int, start: Start | None = None
+    ) -> None:
         self._source = segment.source.name
         self._reader = reader
         self._tally = tally
@@ -66,19 +72,20 @@ class TarFrames:
         self._faults: dict[int, Fault] = {}
         self._is_over = False
         self._inflated: Inflated | None = None
+        first = Mark(position=segment.start) if start is None else start.mark
+        self._rows, self._walk.count = first.packets, first.members
+        self._next_mark = _ENDLESS if tally.points is None else first.position
         with ExitStack() as stack:
+            if segment.source.kind == "tar.gz":
+                self._inflated = stack.enter_context(_inflated(segment.source, first.position, tally, start))
             self._windows = self._opened(segment, size, held, stack)
             self._open = stack.pop_all()
 
     def _opened(self, segment: Segment, size: int, held: int, stack: ExitStack) -> Windows | Held:
-        if segment.source.kind == "tar":
-            stream = stack.enter_context(FileStream(segment.source.path, segment.start, segment.stop))
-            windows = Windows(stream, size=size, held=held, position=segment.start, jump=stream.skip)
-        else:
-            self._inflated = stack.enter_context(Inflated(segment.source.path, self._source))
-            self._inflated.skip(segment.start)
-            windows = Windows(self._inflated, size=size, held=held, position=segment.start)
-        return stack.enter_context(windows)
+        if self._inflated is not None:
+            return stack.enter_context(Windows(self._inflated, size=size, held=held, position=self._inflated.position))
+        stream = stack.enter_context(FileStream(segment.source.path, segment.start, segment.stop))
+        return stack.enter_context(Windows(stream, size=size, held=held, position=segment.start, jump=stream.skip))
 
     def __enter__(self) -> TarFrames:
         return self
@@ -108,6 +115,8 @@ class TarFrames:
         """Pass over the ordinary members of this window, and go to the next; or over one block of another kind."""
         windows = self._windows
         if self._walk.start is None:
+            if windows.position >= self._next_mark and not self._walk.ended:
+                yield from self._mark()
             found = self._index.find(windows.data, windows.at, self._stop - windows.position + windows.at)
             self._take(found)
             if found.need and not windows.ended:
@@ -116,6 +125,13 @@ class TarFrames:
             if found.count:
                 return
         yield from self._by_hand()
+
+    def _mark(self) -> Iterator[Frames]:
+        """Note that reading may begin again here, once the packets before are counted."""
+        yield from self._frames()
+        mark = Mark(self._rows, self._walk.count, self._windows.position, len(self._tally.skipped))
+        self._tally.marks.append(mark)
+        self._next_mark = mark.position + MARK_BYTES
 
     def _take(self, found: Found) -> None:
         if not found.count:
@@ -199,7 +215,20 @@ class TarFrames:
         )
         self._tally.packets += self._n_found - len(self._faults)
         self._found, self._n_found, self._faults = [], 0, {}
-        yield from frame_files(files, self._reader, self._source)
+        for frames in frame_files(files, self._reader, self._source):
+            self._rows += len(frames)
+            yield frames
+
+
+def _inflated(source: Source, position: int, tally: Tally, start: Start | None) -> Inflated:
+    """Return a ``.tar.gz`` as a stream of which ``position`` bytes have been passed over."""
+    stream = Inflated(source.path, source.name, None if start is None else start.point, tally.points)
+    try:
+        stream.skip(position - stream.position)
+    except SourceError:
+        stream.close()
+        raise
+    return stream
 
 
 class HeldTarFrames(TarFrames):

@@ -11,7 +11,7 @@ from pipeline.avro.container import Datum, Fault
 from pipeline.avro.frames import NO_SCHEMA, Frames
 from pipeline.avro.schema import WriterSchema
 from pipeline.dumps.containers import FileFrames
-from pipeline.dumps.cutting import Segment, Tally
+from pipeline.dumps.cutting import Segment, Start, Tally
 from pipeline.dumps.framing import Reader
 from pipeline.dumps.members import FolderFrames, HeldTarFrames, TarFrames
 from pipeline.dumps.tar import BLOCK
@@ -35,6 +35,7 @@ def read_frames(
     *,
     max_packets: int = BATCH_PACKETS,
     max_bytes: int = BATCH_BYTES,
+    start: Start | None = None,
 ) -> Iterator[list[Frames]]:
     """Stream the packets of a segment in batches, while a thread reads ahead by about one batch.
 
@@ -49,6 +50,8 @@ def read_frames(
     max_packets, max_bytes : int
         Most packets of a batch, faults among them, and most bytes of their bodies (a packet that is larger is a batch
         of its own). Where batches are cut means nothing.
+    start : Start, optional
+        Where to go on in a ``tar.gz``; ``tally`` then has the names skipped before its mark.
 
     Yields
     ------
@@ -63,8 +66,10 @@ def read_frames(
     """
     tally = Tally() if tally is None else tally
     try:
-        with _open(segment, reader, tally, max_bytes) as pieces:
-            yield from _batches(pieces, max_packets, max_bytes)
+        with _open(segment, reader, tally, max_bytes, start) as pieces:
+            yield from _batches(
+                pieces, max_packets, max_bytes, 0 if start is None else start.packets - start.mark.packets
+            )
     except OSError as error:
         raise SourceError(f"cannot be read: {error.strerror or error}", source=segment.source.name) from None
 
@@ -95,11 +100,13 @@ def frames_in_tar(
     return [_joined(is_own, group) for is_own, group in _groups(found)] if found else []
 
 
-def _open(segment: Segment, reader: Reader, tally: Tally, max_bytes: int) -> TarFrames | FolderFrames | FileFrames:
+def _open(
+    segment: Segment, reader: Reader, tally: Tally, max_bytes: int, start: Start | None
+) -> TarFrames | FolderFrames | FileFrames:
     size = min(max(max_bytes // _WINDOWS, BLOCK), _WINDOW_BYTES)
     held = max_bytes // size + _MORE_WINDOWS
     if segment.source.kind in ("tar", "tar.gz"):
-        return TarFrames(segment, reader, tally, size, held)
+        return TarFrames(segment, reader, tally, size, held, start)
     if segment.source.kind == "folder":
         return FolderFrames(segment, reader, tally, size, held)
     return FileFrames(segment, reader, tally)
@@ -125,12 +132,18 @@ def datums(segment: Segment, reader: Reader, tally: Tally | None = None) -> Iter
 
 
 # --------------------------------------------------------------------------------------- batches
-def _batches(source: TarFrames | FolderFrames | FileFrames, max_packets: int, max_bytes: int) -> Iterator[list[Frames]]:
-    """Gather and cut what a source gives into batches."""
+def _batches(
+    source: TarFrames | FolderFrames | FileFrames, max_packets: int, max_bytes: int, drop: int
+) -> Iterator[list[Frames]]:
+    """Gather and cut what a source gives into batches, without its first packets."""
     batch = _Batch(max_packets, max_bytes)
     try:
         for piece in source:
             rest = piece
+            if drop and rest is not None:
+                dropped = min(drop, len(rest))
+                drop -= dropped
+                rest = _between(rest, dropped, len(rest)) if dropped < len(rest) else None
             while rest is not None:
                 rest = batch.add(rest)
                 if rest is not None or batch.is_full:

@@ -137,11 +137,12 @@ class SeekPoints:
         identity : mapping
             What tells the file from others and from itself after a change: size, time, digest.
         """
+        points = list(self.points)  # another thread may be adding to them
         table = pa.table(
-            [[getattr(point, name) for point in self.points] for name in _SCHEMA.names],
+            [[getattr(point, name) for point in points] for name in _SCHEMA.names],
             schema=_SCHEMA.with_metadata({"identity": json.dumps(dict(identity), sort_keys=True)}),
         )
-        table = table.replace_schema_metadata({**table.schema.metadata, b"digest": _digest(self.points, identity)})
+        table = table.replace_schema_metadata({**table.schema.metadata, b"digest": _digest(points, identity)})
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="zstd", use_dictionary=False)
         return sink.getvalue().to_pybytes()

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from pipeline import avro
 from pipeline.avro import Frames
-from pipeline.dumps import Reader, SchemaResolver, Segment, Source, TableBatch, Tally, read_frames, tables
+from pipeline.dumps import Reader, SchemaResolver, Segment, Source, Start, TableBatch, Tally, read_frames, tables
 from pipeline.stages.accept import Arrivals
 from pipeline.surveys.base import Survey
 
@@ -52,7 +52,12 @@ class Batch:
 
 
 def read_batches(
-    segment: Segment, survey: Survey, schemas: str | None, tally: Tally, cache: str | None = None
+    segment: Segment,
+    survey: Survey,
+    schemas: str | None,
+    tally: Tally,
+    cache: str | None = None,
+    start: Start | None = None,
 ) -> Iterator[Batch]:
     """Stream the batches of a segment in source order.
 
@@ -68,23 +73,26 @@ def read_batches(
         Filled on the way.
     cache : str, optional
         Folder that keeps what a registry answered.
+    start : Start, optional
+        Where to go on in a ``tar.gz``.
     """
     if segment.source.kind == "parquet":
         yield from _from_tables(segment, survey, tally)
     else:
-        yield from _from_packets(segment, survey, schemas, tally, cache)
+        yield from _from_packets(segment, survey, schemas, tally, cache, start)
 
 
 def _from_packets(
-    segment: Segment, survey: Survey, schemas: str | None, tally: Tally, cache: str | None
+    segment: Segment, survey: Survey, schemas: str | None, tally: Tally, cache: str | None, start: Start | None
 ) -> Iterator[Batch]:
     is_url = schemas is not None and "://" in schemas
     resolver = SchemaResolver(
         survey.name, folder=None if is_url else schemas, url=schemas if is_url else None, cache=cache
     )
-    first = 0
+    first = 0 if start is None else start.packets
     told: set[str] = set()
-    for frames in read_frames(segment, Reader(resolver), tally, max_packets=BATCH_PACKETS, max_bytes=BATCH_BYTES):
+    limits = {"max_packets": BATCH_PACKETS, "max_bytes": BATCH_BYTES}
+    for frames in read_frames(segment, Reader(resolver), tally, start=start, **limits):
         yield _decoded(frames, first, survey, segment.source, told)
         first += sum(len(frame) for frame in frames)
 

@@ -19,6 +19,7 @@ from pipeline.errors import ConservationError
 from pipeline.filters import conditions
 from pipeline.nights.arrivals import Batch, read_batches
 from pipeline.nights.behind import Behind
+from pipeline.nights.progress import Progress, State
 from pipeline.nights.run import remembered
 from pipeline.nights.staging import Rows, Staged, StagedPart
 from pipeline.stages.accept import CUT, OTHER_NIGHT, UNDECODABLE, Accepted, accept, undecodable
@@ -27,8 +28,6 @@ from pipeline.store.ledger import zero_counts
 from pipeline.surveys import get as get_survey
 from pipeline.surveys.base import Survey
 
-State = dict[str, Any]
-"""What a task knows at the end of a part, and all it needs to go on from there; JSON."""
 _DATASETS = ("raw", "cutouts", "alerts", "provenance")
 
 
@@ -50,19 +49,45 @@ class DecodeJob:
         """Name of the segment in errors and receipts."""
         return f"{paths.source_digest(self.segment.source.name)}-{self.segment.number:05d}"
 
+    @property
+    def receipt(self) -> str:
+        """Path of the receipt in the root."""
+        return f"{self.staging}/decoded/{self.name}.json"
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All that decides the rows and the parts, besides this version of the programs; JSON."""
+        segment, source = self.segment, self.segment.source
+        return {
+            "survey": self.survey,
+            "source": [source.name, source.kind, source.origin, source.size, source.mtime_ns, source.state],
+            "segment": [segment.number, segment.start, segment.stop],
+            "night": self.night,
+            "cut": self.cut,
+            "limits": self.limits.model_dump(),
+            "schemas": self.schemas,
+        }
+
 
 def decode_segment(job: DecodeJob) -> dict[str, Any]:
-    """Decode, normalise and stage one segment; return its receipt (see :class:`SegmentWriter`)."""
-    return remembered(job.root, f"{job.staging}/decoded/{job.name}.json", lambda: _decode(job))
+    """Decode, normalise and stage one segment; return its receipt (see :class:`SegmentWriter`).
+
+    A task on a ``.tar.gz`` that was killed goes on where its last part ended. What it writes is the same; but it cannot
+    tell the ``sha256`` of what it has not read.
+    """
+    return remembered(job.root, job.receipt, lambda: _decode(job))
 
 
 def _decode(job: DecodeJob) -> dict[str, Any]:
     survey = get_survey(job.survey)
     cut = None if job.cut is None else conditions.parse(job.cut, survey.superset)
-    tally = Tally()
     cache = str(job.root.path(paths.REGISTRY))
-    with SegmentWriter(job, survey) as writer:
-        for batch in read_batches(job.segment, survey, job.schemas, tally, cache):
+    tally, start, known, keep = Tally(), None, None, None
+    if job.segment.source.kind == "tar.gz":
+        progress = Progress(job.root, f"{job.receipt.removesuffix('.json')}.progress", job.identity)
+        tally, start, known, keep = progress.tally, progress.start, progress.state, progress.keep
+    with SegmentWriter(job, survey, state=known, on_part=keep) as writer:
+        for batch in read_batches(job.segment, survey, job.schemas, tally, cache, start):
             accepted = accept(batch.arrivals, survey, source=job.segment.source.name, night=job.night, cut=cut)
             writer.add(batch, accepted)
         return {**writer.finish(), "skipped": tally.skipped, "sha256": tally.sha256}
