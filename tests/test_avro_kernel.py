@@ -94,7 +94,7 @@ def test_the_tracer_sees_what_does_not_run(tmp_path: Path) -> None:
 
 def test_every_module_of_kernels_that_reads_bodies_is_traced() -> None:
     with_kernels = {path.stem for path in tracing.FOLDER.glob("*.py") if "@njit" in path.read_text()}
-    assert with_kernels - {"framing"} == set(tracing.NAMES)  # framing reads containers: tests/test_avro_framing.py
+    assert with_kernels - {"framing"} == set(tracing.NAMES)  # framing reads containers, not bodies
 
 
 # ------------------------------------------------------------------------------------------------ single kernels
