@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+KERNELS := $(VENV)/.kernels
 SAMPLE ?= sample
 NIGHT ?= 20240212
 ALERTS ?= 2000
@@ -19,7 +20,7 @@ unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 21
 
-setup: $(STAMP)  ## make .venv, install the locked packages, compile the kernels once
+setup: $(KERNELS)  ## make .venv, install the locked packages, compile the kernels once
 
 $(STAMP): requirements.lock requirements-setup.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else f"alertmill needs Python 3.11 to 3.13, not {v[0]}.{v[1]}: make PYTHON=python3.12 ...")'
@@ -29,10 +30,15 @@ $(STAMP): requirements.lock requirements-setup.lock pyproject.toml
 	  || $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable . \
 	  || $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# A compiled kernel is kept by the time of its own file: one that calls another file's would stay as it was.
+$(KERNELS): $(STAMP) $(shell grep -rl --include=*.py njit pipeline)
+	find pipeline -name '*.nb[ic]' -delete
 	$(BIN)/python -m pipeline.warm
 	@touch $@
 
-run: $(STAMP)  ## simulate a sample night, build its catalogs, run the nightly flow, print the summary
+run: $(KERNELS)  ## simulate a sample night, build its catalogs, run the nightly flow, print the summary
 	$(BIN)/alertmill simulate $(NIGHT) --survey ztf --alerts $(ALERTS) --seed 1 --out $(SKY)
 	@for name in $(CATALOGS); do \
 	  echo "building catalog $$name"; \
@@ -42,7 +48,7 @@ run: $(STAMP)  ## simulate a sample night, build its catalogs, run the nightly f
 	  $(CATALOGS:%=--catalog %) --skymap $$(basename $(SKY)/skymaps/*.fits .fits)=$$(echo $(SKY)/skymaps/*.fits)
 	@$(BIN)/python docs/sample_summary.py $(SAMPLE)/data $(NIGHT) $(SKY)/truth.parquet
 
-test: $(STAMP)  ## the tests
+test: $(KERNELS)  ## the tests
 	$(BIN)/python -m pytest -m "not chaos and not interop and not bench" -n auto --dist loadgroup
 
 check: $(STAMP)  ## format, lint, types, layers, lock
@@ -51,20 +57,20 @@ check: $(STAMP)  ## format, lint, types, layers, lock
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_layers.py tests/test_project.py
 
-bench: $(STAMP)  ## measure: alerts per second, memory, stage by stage
+bench: $(KERNELS)  ## measure: alerts per second, memory, stage by stage
 	$(BIN)/python -m pytest -m bench -s tests/bench
 
-bench-decode: $(STAMP)  ## measure decoding alone, beside other libraries and the limits of the machine
+bench-decode: $(KERNELS)  ## measure decoding alone, beside other libraries and the limits of the machine
 	$(BIN)/python -m pytest -m bench -s tests/bench/test_decode.py tests/bench/test_decode_task.py
 
-chaos: $(STAMP)  ## kill runs at random moments, and see the same bytes
+chaos: $(KERNELS)  ## kill runs at random moments, and see the same bytes
 	$(BIN)/python -m pytest -m chaos -s
 
-fuzz: $(STAMP)  ## damage packets by the million (ALERTMILL_FUZZ_CASES)
+fuzz: $(KERNELS)  ## damage packets by the million (ALERTMILL_FUZZ_CASES)
 	$(BIN)/python -m tests.fuzz.run_fuzz
 	ALERTMILL_FUZZ_EXAMPLES=5000 $(BIN)/python -m pytest tests/test_avro_fuzz.py
 
-interop: $(STAMP)  ## other tools, browser, notebooks
+interop: $(KERNELS)  ## other tools, browser, notebooks
 	bash tests/interop/install_browser.sh
 	$(BIN)/python -m pytest -m interop
 

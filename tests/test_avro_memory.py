@@ -15,8 +15,9 @@ BIG = 20 << 20
 
 
 @pytest.fixture(autouse=True)
-def nothing_kept(monkeypatch):
-    monkeypatch.setattr(memory, "_free", {})
+def nothing_kept():
+    gc.collect()
+    memory._free.clear()
 
 
 def array_in(size: int, value: int) -> tuple[pa.Array, np.ndarray]:

@@ -23,9 +23,10 @@ class _Lease:
     def __init__(self, memory: NDArray[np.uint8]) -> None:
         self._memory = memory
 
-    def __del__(self) -> None:
-        if sum(len(memory) for memory in list(_free.values())) + len(self._memory) <= _MOST_KEPT:
-            _free[id(self._memory)] = self._memory
+    def __del__(self, free: dict[int, NDArray[np.uint8]] = _free) -> None:
+        kept = sum(len(memory) for memory in free.copy().values())  # a copy: others come back meanwhile
+        if kept + len(self._memory) <= _MOST_KEPT:
+            free[id(self._memory)] = self._memory
 
 
 def take(size: int) -> tuple[pa.Buffer, NDArray[np.uint8]]:
@@ -36,7 +37,7 @@ def take(size: int) -> tuple[pa.Buffer, NDArray[np.uint8]]:
     size : int
         Bytes.
     """
-    for key, memory in sorted(_free.items(), key=lambda item: len(item[1])):
+    for key, memory in sorted(_free.copy().items(), key=lambda item: len(item[1])):
         if size <= len(memory) <= 4 * size + _STEP and _free.pop(key, None) is not None:
             break
     else:
