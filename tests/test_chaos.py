@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import random
 import signal
@@ -72,6 +74,46 @@ def test_one_worker_two_workers_and_none_give_the_same_bytes(tmp_path: Path) -> 
         _finish(tmp_path / workers, dumps, "--workers", workers)
         assert hashes(tmp_path / workers) == hashes(tmp_path / "serial")
         assert_whole(tmp_path / workers)
+
+
+def _kill_when(root: Path, dumps: list[Path], parts: int, *options: str) -> bool:
+    """Start a run and SIGKILL it, and its workers, when its only decode task has noted so many parts."""
+    inputs = [word for dump in dumps for word in ("--input", str(dump))]
+    environment = {**os.environ, "ALERTMILL_PART__MAX_ALERTS": "100", "ALERTMILL_MODELS": ""}
+    process = subprocess.Popen(
+        [*COMMAND, *inputs, "--root", str(root), *options],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment, start_new_session=True,
+    )  # fmt: skip
+    try:
+        while process.poll() is None:
+            for path in root.glob("_staging/*/decoded/*.progress"):
+                if json.loads(path.read_bytes().partition(b"\n")[2])["state"]["counted"]["part"] >= parts:
+                    return not list(root.glob("_staging/*/decoded/*.json"))
+            time.sleep(0.002)
+        return False
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("options", [("--serial",), ("--workers", "2")], ids=["serial", "two-workers"])
+def test_a_compressed_archive_killed_at_part_ends_is_not_decoded_again(
+    tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    dumps = [ztf.night_tar(tmp_path / "a.tar.gz", [BASE + i for i in range(1500)], mode="w:gz")]
+    _finish(tmp_path / "whole", dumps, *options)
+    killed = sum(_kill_when(tmp_path / "killed", dumps, parts, *options) for parts in (2, 5, 9))
+    written = {path: path.stat().st_mtime_ns for path in (tmp_path / "killed").glob("_staging/*/parts/**/*.parquet")}
+    made = [path for path in written if int(path.name.split(".")[0].rpartition("-")[2]) < 9]
+    assert killed == 3 and len(made) == 9 * 4
+    before = {path.name: written[path] for path in made if "/cutouts/" in str(path)}
+    _finish(tmp_path / "killed", dumps, *options)
+    assert_whole(tmp_path / "killed")
+    assert hashes(tmp_path / "killed") == hashes(tmp_path / "whole")
+    after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "killed/ztf/cutouts").rglob("*.parquet")}
+    assert all(after[name] == time_ns for name, time_ns in before.items())
 
 
 @pytest.mark.chaos

@@ -8,6 +8,8 @@ import io
 import json
 import os
 import random
+import subprocess
+import sys
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -457,3 +459,27 @@ def no_thread_left() -> Iterator[None]:
 
     yield
     assert {"alertmill-writer", "fill"}.isdisjoint(thread.name for thread in threading.enumerate())
+
+
+# --------------------------------------------------------------------------------------- kernels
+_WARMED = """
+import sys
+from pathlib import Path
+from pipeline import warm
+from pipeline.avro import check, framing
+from pipeline.dumps import deflate, inflate, seek
+from pipeline.simulation import simulate
+kernels = deflate.find_block, check._walk, framing._index_blocks
+assert not any(kernel.signatures for kernel in kernels)
+dump = simulate(20240101, "ztf", 72, 0, Path(sys.argv[1])).dump
+assert warm.read_others(dump) == 2
+assert [len(kernel.signatures) for kernel in kernels] == [1, 1, 1]
+points = seek.SeekPoints(100_000)
+with inflate.Inflated(sys.argv[2], "x", points=points) as stream:
+    stream.skip(1 << 30)
+assert points.points and len(deflate.find_block.signatures) == 1
+"""
+
+
+def test_kernels_that_only_some_dumps_need_are_compiled_beforehand(dump: Path, tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", _WARMED, str(tmp_path), str(dump)], check=True)
