@@ -100,6 +100,16 @@ def test_version_that_no_column_should_hold_is_refused(version: str) -> None:
         writer_schema(record({"s": "int"}, version=version))
 
 
+def test_records_of_nothing_that_unfold_without_end_are_refused() -> None:
+    first = {"type": "record", "name": "R0", "fields": [{"name": "z", "type": "null"}]}
+    fields: dict[str, Any] = {"a0": first}
+    for i in range(1, 60):
+        twice = [{"name": name, "type": f"R{i - 1}"} for name in ("p", "q")]
+        fields[f"a{i}"] = {"type": "record", "name": f"R{i}", "fields": twice}
+    with pytest.raises(SchemaError, match="unfolds to more than"):
+        writer_schema(record(fields))
+
+
 # --------------------------------------------------------------------------------------- room
 def _layout(*schemas: dict[str, Any]) -> Layout:
     target = Target(pa.schema([("l", pa.list_(pa.struct([(f"f{i}", pa.float64()) for i in range(30)])))]))

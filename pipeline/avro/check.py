@@ -82,6 +82,7 @@ class _Compiler:
         self.branches: list[int] = []
         self.fields: list[str] = []
         self.n_loops = 0
+        self.n_types = 0
         self.named: dict[str, Any] = {}
         self.open: set[str] = set()
 
@@ -94,6 +95,9 @@ class _Compiler:
 
     def emit(self, schema: Any, namespace: str, path: str) -> int:
         """Append the program of one type and return the smallest number of bytes it takes."""
+        self.n_types += 1  # not each has a line: nulls and records of nulls unfold, too
+        if self.n_types > MAX_LINES:
+            raise SchemaError(f"the writer schema unfolds to more than {MAX_LINES} types")
         if isinstance(schema, list):
             return self._union(schema, namespace, path)
         kind = schema if isinstance(schema, str) else schema["type"]
