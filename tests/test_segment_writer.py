@@ -271,12 +271,16 @@ def test_calls_are_made_in_order_and_few_wait() -> None:
 @pytest.mark.parametrize("error", [PartError("no"), KeyboardInterrupt(), MemoryError()])
 def test_an_error_surfaces_and_drops_what_follows(error: BaseException) -> None:
     made: list[int] = []
+    go = threading.Event()
 
     def fail() -> None:
+        go.wait()
         raise error
 
     with Behind() as behind:
         behind.ask(fail)
+        behind.ask(made.append, -1)
+        go.set()
         with pytest.raises(type(error)) as caught:
             for number in range(100):
                 behind.ask(made.append, number)
