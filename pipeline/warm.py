@@ -69,7 +69,7 @@ def read_others(dump: Path) -> int:
         packets = [packet for reader in readers for packet in reader]
     container = dump.with_suffix(".avro")
     with container.open("wb") as file:
-        fastavro.writer(file, readers[0].writer_schema, packets)
+        fastavro.writer(file, readers[0].writer_schema, packets, sync_interval=1 << 30)  # in one block
     return sum(1 for segment in segments(list_sources([str(container)])[0]) for _ in datums(segment, Reader()))
 
 
