@@ -435,6 +435,35 @@ def test_a_wrong_trailer_fails_the_task_that_goes_on_too(
     assert "the gzip stream is damaged" in str(first.value)
 
 
+@pytest.mark.parametrize("kept", [0, 10, -700])
+def test_a_file_that_was_cut_before_the_mark_is_never_the_end(
+    kept: int, dump: Path, many_points: None, tmp_path: Path
+) -> None:
+    copy = tmp_path / dump.name
+    copy.write_bytes(dump.read_bytes())
+    made = job(tmp_path / "d", copy)
+    interrupted(tmp_path / "d", copy)
+    start = Progress(made.root, f"{made.receipt.removesuffix('.json')}.progress", made.identity).start
+    assert start is not None and start.point is not None and start.point.offset < start.mark.position
+    os.truncate(copy, start.point.byte + kept)
+    with pytest.raises(SourceError, match="the gzip stream is cut"):
+        decode_segment(made)
+
+
+def test_an_archive_cut_between_gzip_members_before_the_mark_is_told(tmp_path: Path, small: None) -> None:
+    data = archive([(f"{i}.avro", PAYLOADS["single"]) for i in range(60)])
+    path = tmp_path / "x.tar.gz"
+    path.write_bytes(zipped(data, 2000))
+    segment = Segment(list_sources([str(path)])[0], 0)
+    tally = Tally(points=SeekPoints(20_000))
+    assert len(read(segment, tally, max_bytes=32_000)[0]) == 60
+    start = tally.start_at(50)
+    assert start.point is not None and start.mark.position - start.point.offset > 2000
+    os.truncate(path, start.point.byte + len(zipped(data[start.point.offset :][:2000], 2000)))
+    found, error = read(segment, Tally(points=SeekPoints()), start)
+    assert found == [] and "the archive is cut: it ends at byte" in error
+
+
 def test_without_a_seek_point_parts_are_kept_all_the_same(
     dump: Path, wanted: tuple[dict[str, Any], dict[str, bytes]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
