@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+import io
 from typing import Any
 
+import fastavro
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline.avro import decoding, slow
+from pipeline.avro import Fault, HeaderCache, decode, decoding, slow, split_container
 from pipeline.avro.arena import Arena, Layout
 from pipeline.avro.container import Datum
+from pipeline.avro.primitives import MAX_ITEMS
 from pipeline.avro.program import compile_program
 from pipeline.avro.schema import MAX_VERSION, WriterSchema, writer_schema
 from pipeline.avro.target import Target
@@ -144,3 +148,55 @@ def test_validity_of_a_run_leaves_that_of_others_alone() -> None:
     superset = pa.schema(list(some.arrow))
     rows = decoded(superset, *([(some, sparse), (every, full), (every, b"\x00"), (every, full), (some, sparse)] * 5))
     assert [[item["f7"] for item in row["l"]] for row in rows] == [[None] * 2, [0.0] * 3, [], [0.0] * 3, [None] * 2] * 5
+
+
+# --------------------------------------------------------------------------------------- hostile packets
+def _zeros(n: int) -> bytes:
+    return encoded("long", n) + bytes(n) + b"\x00"
+
+
+def encoded(kind: str, value: Any) -> bytes:
+    out = io.BytesIO()
+    fastavro.schemaless_writer(out, kind, value)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("columns", [None, ()])
+def test_a_packet_of_millions_of_items_is_refused_before_they_are_made(columns: tuple[str, ...] | None) -> None:
+    schema = writer_schema(record({"l": {"type": "array", "items": ["null", "double"]}}))
+    halves = (encoded("long", MAX_ITEMS // 2) + bytes(MAX_ITEMS // 2)) * 2
+    bodies = [_zeros(MAX_ITEMS), _zeros(MAX_ITEMS + 1), halves + b"\x00", halves + b"\x02\x00\x00", _zeros(1)]
+    data = [Datum(body, 0, len(body), schema) for body in bodies]
+    for way in (decode, slow.decode):
+        got = way(data, pa.schema(list(schema.arrow)), (), columns=columns)
+        assert got.kept.tolist() == [0, 2, 4]
+        assert [reason.partition(" at ")[0] for _, reason in got.faults] == [
+            "field l: more items than a packet may have"
+        ] * 2
+
+
+def test_schemas_are_the_same_by_all_of_their_digest() -> None:
+    first, second = writer_schema(record({"a": "int"})), writer_schema(record({"b": "int"}))
+    double = dataclasses.replace(second, version=first.version, id=first.id)
+    assert first != double
+    bodies = [Datum(b"\x02", 0, 1, first), Datum(b"\x04", 0, 1, double)]
+    superset = pa.schema([("a", pa.int32()), ("b", pa.int32())])
+    for way in (decode, slow.decode):
+        rows = way(bodies, superset, ()).raw.select(["a", "b"]).to_pylist()
+        assert rows == [{"a": 1, "b": None}, {"a": None, "b": 2}]
+
+
+def test_a_broken_stretch_is_kept_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.avro.container.MAX_FAULT_BYTES", 100)
+    out = io.BytesIO()
+    fastavro.writer(out, record({"a": "long"}), [{"a": 1}], sync_marker=b"0123456789abcdef")
+    data = out.getvalue()
+    whole = data[: data.index(b"0123456789abcdef") + 16] + b"\x02\xff" + bytes(5000)
+    (fault,) = split_container(whole, HeaderCache())
+    assert isinstance(fault, Fault)
+    assert fault.length == 5002 and len(fault.body) == 100 and "of 5002 bytes the first 100 are kept" in fault.reason
+
+
+def test_a_reference_to_a_record_without_fields_is_found() -> None:
+    empty = {"type": "record", "name": "nothing", "fields": []}
+    assert writer_schema(record({"a": "int", "b": empty, "c": "nothing"})).arrow.field("c").type == pa.struct([])

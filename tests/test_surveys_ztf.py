@@ -211,6 +211,8 @@ def test_upper_limits_never_become_fluxes() -> None:
         ({"exptime": 0.0}, "exposure_time_sec", 30.0),
         ({"exptime": None}, "exposure_time_sec", 30.0),
         ({"exptime": 300.0}, "exposure_time_sec", 300.0),
+        ({"exptime": 1e30}, "exposure_time_sec", 30.0),
+        ({"exptime": 1e9}, "mjd", one(packet(exptime=30.0))["mjd"]),
         ({"isdiffpos": "1"}, "is_positive", True),
         ({"isdiffpos": "0"}, "is_positive", False),
         ({"isdiffpos": None}, "is_positive", None),

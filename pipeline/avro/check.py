@@ -23,6 +23,8 @@ from pipeline.avro.primitives import (
     INT_MIN,
     JIT,
     LENGTH,
+    MANY,
+    MAX_ITEMS,
     OK,
     RANGE,
     REASONS,
@@ -215,8 +217,8 @@ def walk(
     view = np.frombuffer(data, dtype=np.uint8)
     view.flags.writeable = False
     ends = np.empty(count, dtype=np.int64)
-    left, declared = np.zeros((2, program.n_loops), dtype=np.int64)
-    status, done, position, at = _walk(view, start, stop, count, program.code, program.branches, left, declared, ends)
+    counters = np.zeros((3, program.n_loops), dtype=np.int64)
+    status, done, position, at = _walk(view, start, stop, count, program.code, program.branches, counters, ends)
     if status != OK:
         return Walked(ends[:done], f"field {program.fields[at]}: {REASONS[status]}", int(position))
     if position != stop and not more:
@@ -226,11 +228,13 @@ def walk(
 
 
 @njit(**JIT)
-def _walk(view, start, stop, count, code, branches, left, declared, ends):  # type: ignore[no-untyped-def]
+def _walk(view, start, stop, count, code, branches, counters, ends):  # type: ignore[no-untyped-def]
     """Return (status, sound datums, position, program line); ``ends`` receives the end of each sound datum."""
     p = start
     for i in range(count):
         at = 0
+        for c in range(counters.shape[1]):
+            counters[2, c] = 0
         while code[at, 0] != _END:
             operation, a, b = code[at, 0], code[at, 1], code[at, 2]
             status = OK
@@ -263,13 +267,16 @@ def _walk(view, start, stop, count, code, branches, left, declared, ends):  # ty
             elif operation in (_LOOP, _NEXT):
                 more = False
                 if operation == _NEXT:
-                    left[b] -= 1
-                    more = left[b] > 0
-                    if not more and declared[b] >= 0 and declared[b] != p:
+                    counters[0, b] -= 1
+                    more = counters[0, b] > 0
+                    if not more and counters[1, b] >= 0 and counters[1, b] != p:
                         status = BLOCK
                 if not more and status == OK:
-                    left[b], declared[b], p, status = item_count(view, p, stop, code[at - 1, 3])
-                    more = left[b] > 0
+                    counters[0, b], counters[1, b], p, status = item_count(view, p, stop, code[at - 1, 3])
+                    if status == OK:
+                        counters[2, b] += counters[0, b]
+                        status = MANY if counters[2, b] > MAX_ITEMS else OK
+                    more = counters[0, b] > 0
                 if status == OK:
                     body = at if operation == _LOOP else a + 1
                     after = a if operation == _LOOP else at

@@ -22,6 +22,8 @@ from pipeline.errors import SchemaError
 MAGIC = b"Obj\x01"
 SYNC_BYTES = 16
 MAX_HEADER_BYTES = 8 << 20
+MAX_FAULT_BYTES = 16 << 20
+"""Most that is kept of a broken stretch, which may be all the rest of a file."""
 MAX_BLOCK_BYTES = 256 << 20
 """Most that one block, and all blocks of one packet together, may inflate to: a packet is 0.1 MB."""
 
@@ -409,4 +411,6 @@ def split_container(data: bytes, cache: HeaderCache) -> list[Datum | Fault]:
 
 
 def _fault(data: bytes | memoryview | mmap, reason: str, start: int, stop: int, header: Header) -> Fault:
-    return Fault(reason, start, stop - start, bytes(data[start:stop]), header.schema.id)
+    kept = min(stop, start + MAX_FAULT_BYTES)
+    reason += f"; of {stop - start} bytes the first {MAX_FAULT_BYTES} are kept" if kept < stop else ""
+    return Fault(reason, start, stop - start, bytes(data[start:kept]), header.schema.id)

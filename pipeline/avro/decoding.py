@@ -282,7 +282,7 @@ def _run(arena: Arena, piece: _Piece, which: int) -> list[tuple[int, str]]:
     view.flags.writeable = False
     starts = np.ascontiguousarray(frame.start[piece.first : piece.last])
     stops = np.ascontiguousarray(frame.stop[piece.first : piece.last])
-    counters = np.zeros((2, program.n_loops), dtype=np.int64)
+    counters = np.zeros((3, program.n_loops), dtype=np.int64)
     before = arena.domains[kernel.ROWS_NOW].copy()
     faults: list[tuple[int, str]] = []
     i = 0

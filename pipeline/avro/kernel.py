@@ -18,6 +18,8 @@ from pipeline.avro.primitives import (
     INT_MIN,
     JIT,
     LENGTH,
+    MANY,
+    MAX_ITEMS,
     NEED_BYTES,
     NEED_ROWS,
     OK,
@@ -242,7 +244,7 @@ def run(  # type: ignore[no-untyped-def]
     code, fields, symbols, symbol_at
         The program (see the constants of this module).
     domains, counters : numpy.ndarray
-        int64: rows of each domain; items left and declared end of each open loop.
+        int64: rows of each domain; items left, declared end and items so far of each loop.
     heap, buffers : numpy.ndarray
         uint8, int64: texts.
     a8, a32, a64, f32, f64 : numpy.ndarray
@@ -258,6 +260,8 @@ def run(  # type: ignore[no-untyped-def]
             domains[ROWS_BEFORE, d] = domains[ROWS_NOW, d]
         for t in range(buffers.shape[1]):
             buffers[LENGTH_BEFORE, t] = buffers[LENGTH_NOW, t]
+        for c in range(counters.shape[1]):
+            counters[2, c] = 0
         p, stop = starts[i], stops[i]
         at = np.int64(0)
         while True:
@@ -292,6 +296,9 @@ def run(  # type: ignore[no-untyped-def]
                 if status == OK and kind != RECORD and has and not more:
                     items, declared, p, status = item_count(view, p, stop, code[line, LEAST])
                     counters[0, loop], counters[1, loop] = items, declared
+                    if status == OK:
+                        counters[2, loop] += items
+                        status = MANY if counters[2, loop] > MAX_ITEMS else OK
                     more = items > 0
                     if status == OK and kept and items > domains[ROWS_MOST, child] - domains[ROWS_NOW, child]:
                         return i, NEED_ROWS, domains[ROWS_NOW, child] + items, np.int64(child)

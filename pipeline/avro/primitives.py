@@ -10,7 +10,7 @@ from numba import njit
 JIT: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy", "_nrt": False}
 """Without reference counting of arrays, which these kernels neither make nor keep: it would be most of their time."""
 
-(OK, SHORT, BRANCH, LENGTH, TEXT, VARINT, BOOLEAN, COUNT, SYMBOL, RANGE, BLOCK, NEED_ROWS, NEED_BYTES) = range(13)
+(OK, SHORT, BRANCH, LENGTH, TEXT, VARINT, BOOLEAN, COUNT, SYMBOL, RANGE, BLOCK, MANY, NEED_ROWS, NEED_BYTES) = range(14)
 REASONS = {
     SHORT: "the body ends within it",
     BRANCH: "union branch out of range",
@@ -22,8 +22,13 @@ REASONS = {
     SYMBOL: "enum symbol out of range",
     RANGE: "int of more than 32 bits",
     BLOCK: "block size of an array does not fit its items",
+    MANY: "more items than a packet may have",
 }
 """What a datum can have wrong, by status; the last two statuses ask for memory and are nobody's fault."""
+
+MAX_ITEMS = 1 << 18
+"""Most items of one array or map in one packet: ten years of Rubin are some ten thousand points. An item may take a
+byte and become hundreds."""
 
 INT_MIN, INT_MAX = -(2**31), 2**31 - 1
 

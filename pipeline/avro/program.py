@@ -14,7 +14,7 @@ from pipeline.avro.target import Node, Target
 from pipeline.surveys.superset import full_name
 
 MAX_LINES = 50_000
-MAX_SYMBOL = 256
+MAX_SYMBOL = 64
 """Longest symbol of an enum, in bytes: one byte of a body may stand for it."""
 
 _NUMBERS = {

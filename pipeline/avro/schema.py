@@ -36,6 +36,8 @@ class WriterSchema:
         declared, else ``"unknown"``.
     id : str
         ``version:digest``; equal for schemas that differ only in documentation, aliases or key order.
+    digest : str
+        sha256 of all that decides what bytes mean; two schemas are the same if it is, not if their ids are.
     parsed : dict
         The schema parsed for fastavro, without logical types: timestamps are read as the integers they are.
     arrow : pyarrow.Schema
@@ -48,6 +50,7 @@ class WriterSchema:
 
     version: str
     id: str
+    digest: str = field(repr=False)
     parsed: Any = field(repr=False, compare=False)
     arrow: pa.Schema = field(repr=False, compare=False)
     program: Program = field(repr=False, compare=False)
@@ -75,7 +78,7 @@ def writer_schema(schema: Mapping[str, Any], declared: str | None = None) -> Wri
         program = compile_schema(schema)  # first: it bounds the size of what the others unfold
         parsed = fastavro.parse_schema(_lean(schema))
         arrow = arrow_schema(schema)
-        digest = hashlib.sha256(_telling(schema).encode()).hexdigest()[:12]
+        digest = hashlib.sha256(_telling(schema).encode()).hexdigest()
     except PipelineError:
         raise
     except Exception as error:  # whatever a damaged schema provokes in the parser: KeyError, RecursionError ...
@@ -83,7 +86,7 @@ def writer_schema(schema: Mapping[str, Any], declared: str | None = None) -> Wri
     version = version_of(schema) or declared or UNKNOWN_VERSION
     if len(version) > MAX_VERSION or not version.isprintable():
         raise SchemaError(f"the writer schema's version is none: {version[:20]!r}")
-    return WriterSchema(version, f"{version}:{digest}", parsed, arrow, program, schema)
+    return WriterSchema(version, f"{version}:{digest[:12]}", digest, parsed, arrow, program, schema)
 
 
 def version_of(schema: Mapping[str, Any]) -> str | None:

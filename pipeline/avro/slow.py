@@ -60,15 +60,14 @@ def decode(
     SourceError
         A writer schema has a field that the superset cannot hold without loss.
     """
-    groups: dict[str, list[int]] = {}
+    groups: dict[WriterSchema, list[int]] = {}
     for index, datum in enumerate(data):
-        groups.setdefault(datum.schema.id, []).append(index)
+        groups.setdefault(datum.schema, []).append(index)
     faults: list[tuple[int, str]] = []
     kept: list[int] = []
     tables: list[pa.Table] = []
     points: list[np.ndarray] = []
-    for indices in groups.values():
-        schema = data[indices[0]].schema
+    for schema, indices in groups.items():
         for batch in _batches(data, indices):
             rows, records = _records(data, batch, faults)
             if records:  # a schema that no sound body was written with is nobody's schema: no error

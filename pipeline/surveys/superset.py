@@ -124,7 +124,7 @@ def _arrow_type(schema: Any, namespace: str, named: dict[str, pa.DataType | None
     if isinstance(schema, str):
         if schema in _PRIMITIVE:
             return _PRIMITIVE[schema]
-        found = named.get(schema) or named.get(f"{namespace}.{schema}")
+        found = named.get(schema, named.get(f"{namespace}.{schema}"))  # a record without fields is found, too
         if found is None:
             raise SchemaError(f"field {path} is of type {schema!r}, which is recursive or not defined")
         return found

@@ -23,6 +23,7 @@ from pipeline.surveys.ztf_points import (
     DEFAULT_EXPOSURE_SEC,
     FIRST_NIGHT_MJD,
     LAST_MJD,
+    MAX_EXPOSURE_SEC,
     detections,
     detections_and_limits,
     forced,
@@ -85,7 +86,7 @@ def _band(records: Records) -> NDArray[np.int8]:
 def _exposure_sec(records: Records) -> Float:
     seconds = records.floats("exptime")
     with np.errstate(invalid="ignore"):
-        return np.where(seconds > 0.0, seconds, DEFAULT_EXPOSURE_SEC)
+        return np.where((seconds > 0.0) & (seconds <= MAX_EXPOSURE_SEC), seconds, DEFAULT_EXPOSURE_SEC)
 
 
 def _mid_utc(records: Records) -> Float:

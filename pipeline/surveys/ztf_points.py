@@ -19,6 +19,8 @@ from pipeline.surveys.records import Records
 
 N_BANDS = 3
 DEFAULT_EXPOSURE_SEC = 30.0
+MAX_EXPOSURE_SEC = 3600.0
+"""ZTF exposes for 30 to 300 s: a longer time is none."""
 MAX_REFERENCE_ARCSEC = 1.5
 """A source of the reference image nearer than this is the one under the alert; its flux is part of the total."""
 FIRST_NIGHT_MJD = 57754  # 2017-01-01, nid 0
@@ -118,7 +120,7 @@ def _epochs(
 ) -> None:
     for i in range(len(jd)):
         start = jd[i] - night.MJD_ZERO_JD
-        seconds = exptime[i] if exptime[i] > 0.0 else DEFAULT_EXPOSURE_SEC
+        seconds = exptime[i] if exptime[i] > 0.0 and exptime[i] <= MAX_EXPOSURE_SEC else DEFAULT_EXPOSURE_SEC
         mjd_utc[i] = start + seconds / (2.0 * night.SECONDS_PER_DAY)
         if not (start >= FIRST_NIGHT_MJD and start <= LAST_MJD):
             mjd_utc[i] = np.nan

@@ -85,7 +85,7 @@ def _band(records: Records) -> NDArray[np.int8]:
 def _exposure_sec(records: Records) -> Float:
     seconds = records.floats("exptime")
     with np.errstate(invalid="ignore"):
-        return np.where(seconds > 0.0, seconds, DEFAULT_EXPOSURE_SEC)
+        return np.where((seconds > 0.0) & (seconds <= 3600.0), seconds, DEFAULT_EXPOSURE_SEC)
 
 
 def _mid_utc(records: Records) -> Float:
