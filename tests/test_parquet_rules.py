@@ -96,6 +96,12 @@ def test_floats_are_split_where_that_makes_them_smaller(tmp_path: Path) -> None:
     assert pq.read_table(tmp_path / receipt.path).equals(table)
 
 
+def test_a_flat_table_is_not_tried(tmp_path: Path) -> None:
+    table = pa.table({"noise": np.random.default_rng(1).normal(20.0, 1.0, 4_000)})
+    write_part(table, table.schema, tmp_path, "part", dataset="science")
+    assert "BYTE_STREAM_SPLIT" not in leaves(tmp_path / "part")[0].encodings
+
+
 def test_no_column_is_coded_by_dictionary(files: dict[str, Path]) -> None:
     assert not any(leaf.has_dictionary_page for path in files.values() for leaf in leaves(path))
 
