@@ -1,7 +1,7 @@
 """How the columns of a part are stored: encoding, codec and statistics of each leaf, told by the part's first rows.
 
 All that is decided here depends on the schema and on the rows of the first row group, never on how they came. The rules
-come from measurements on real nights of ZTF, Rubin and ELAsTiCC (docs/datasets.md).
+come from measurements on real nights of ZTF, Rubin and ELAsTiCC (docs/performance.md).
 """
 
 from __future__ import annotations
