@@ -254,7 +254,7 @@ HOSTILE = {"type": "record", "name": "hostile", "fields": [
     {"name": "grid", "type": {"type": "array", "items": {"type": "array", "items": {"type": "array", "items": "int"}}}},
     {"name": "names", "type": {"type": "array", "items": "string"}},
 ]}  # fmt: skip
-MANY = 300_000
+MANY = 250_000  # fewer than one packet may have
 ROW_BYTES = 20 * 8 + 5 * 4 + 4
 """Of one node as a row, to the byte above: what a body of null nodes may ask of each of its bytes."""
 

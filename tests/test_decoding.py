@@ -337,3 +337,23 @@ def test_a_signalling_nan_is_only_changed_where_it_is_widened():
     wider = decode(data, superset([narrow, wide]), ()).raw.column("x").to_numpy().view(np.uint64)
     assert wider.tolist() == [0xFFF8000020000000]
     assert fastavro.__version__
+
+
+def test_a_key_that_stands_twice_is_a_fault_on_the_slow_way_too():
+    kinds = ["null", "int", "long"]
+    inner = {"type": "record", "name": "i", "fields": [{"name": "m", "type": {"type": "map", "values": "string"}}]}
+    fields = [{"name": "n", "type": kinds}, {"name": "l", "type": {"type": "array", "items": ["null", inner]}}]
+    schema = {
+        "type": "record",
+        "name": "r",
+        "fields": [*fields, {"name": "o", "type": {"type": "map", "values": "i"}}],
+    }
+    twice = b"\x02\x06" + b"\x04\x00\x02" + b"\x04\x02k\x02a\x02k\x02b\x00" + b"\x00" + b"\x00"
+    once = (
+        b"\x02\x06" + b"\x04\x00\x02" + b"\x04\x02k\x02a\x02j\x02b\x00" + b"\x00" + b"\x02\x02x\x02\x02k\x02a\x00\x00"
+    )
+    data = [Datum(text, 0, len(text), writer_schema(schema)) for text in (once, twice, once)]
+    for way in (decode, slow.decode):
+        decoded = way(data, superset([schema]), ())
+        assert decoded.faults == [(1, "field l: a key stands twice in a map")] and decoded.kept.tolist() == [0, 2]
+        assert decoded.raw.column("o").to_pylist() == [[("x", {"m": [("k", "a")]})]] * 2

@@ -8,8 +8,9 @@ kernel runs (20 microseconds for a ZTF packet); a fault names the field and the 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,7 @@ _VARIABLE = {"boolean": _BOOL, "int": _INT, "long": _LONG, "bytes": _BYTES, "str
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A compiled schema: its lines, the branch table, and the field of each line.
+    """A compiled schema: its lines, branch table, the field of each line, the top-level field and loop of each map.
 
     A line is (operation, a, b, fewest bytes of an item): ``code`` is int64 (n, 4).
     """
@@ -57,6 +58,7 @@ class Program:
     branches: np.ndarray
     n_loops: int
     fields: tuple[str, ...]
+    maps: tuple[tuple[str, int], ...] = ()
 
 
 def compile_schema(schema: Mapping[str, Any]) -> Program:
@@ -75,6 +77,7 @@ def compile_schema(schema: Mapping[str, Any]) -> Program:
         np.array(compiler.branches or [0], dtype=np.int64),
         max(compiler.n_loops, 1),
         tuple(compiler.fields),
+        tuple(compiler.maps),
     )
 
 
@@ -84,6 +87,7 @@ class _Compiler:
         self.branches: list[int] = []
         self.fields: list[str] = []
         self.n_loops = 0
+        self.maps: list[tuple[str, int]] = []
         self.n_types = 0
         self.named: dict[str, Any] = {}
         self.open: set[str] = set()
@@ -172,6 +176,7 @@ class _Compiler:
         start = self.line(_LOOP, 0, loop, path)
         size = 0
         if schema["type"] == "map":
+            self.maps.append((re.split(r"[.\[{]", path)[0], loop))
             size += self.emit("string", namespace, f"{path}{{}}")
             size += self.emit(schema["values"], namespace, f"{path}{{}}")
         else:
@@ -185,11 +190,16 @@ class _Compiler:
 
 @dataclass(frozen=True, slots=True)
 class Walked:
-    """What :func:`walk` found: ``ends`` of the sound datums, and where and why it stopped, if it did."""
+    """What :func:`walk` found.
+
+    ``ends`` of the sound datums; where and why it stopped, if it did; how many entries the maps of the last datum have,
+    by top-level field.
+    """
 
     ends: np.ndarray
     reason: str | None
     position: int
+    map_entries: Mapping[str, int] = field(default_factory=dict)
 
 
 def walk(
@@ -224,7 +234,10 @@ def walk(
     if position != stop and not more:
         where = int(ends[-1]) if count else start
         return Walked(ends[: max(count - 1, 0)], f"{stop - where} stray bytes follow the last field", where)
-    return Walked(ends, None, int(position))
+    entries: dict[str, int] = {}
+    for name, loop in program.maps:
+        entries[name] = entries.get(name, 0) + int(counters[2, loop])
+    return Walked(ends, None, int(position), entries)
 
 
 @njit(**JIT)

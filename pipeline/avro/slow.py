@@ -134,7 +134,21 @@ def read_body(datum: Datum) -> dict[str, Any] | str:
         return f"{type(error).__name__} {' '.join(str(error).split())[:160]} at byte {datum.offset + stream.tell()}"
     if stream.tell() != len(body):
         return f"{len(body) - stream.tell()} stray bytes follow the last field at byte {datum.offset + stream.tell()}"
+    for name, entries in walked.map_entries.items():
+        if entries > _entries(record[name], schema.arrow.field(name).type):
+            return f"field {name}: a key stands twice in a map"  # and of two values a dict has kept one
     return record
+
+
+def _entries(value: Any, dtype: pa.DataType) -> int:
+    """Return how many entries the maps of a value have."""
+    if value is None or not pa.types.is_nested(dtype):
+        return 0
+    if pa.types.is_struct(dtype):
+        return sum(_entries(value[field.name], field.type) for field in dtype)
+    if pa.types.is_map(dtype):
+        return len(value) + sum(_entries(item, dtype.item_type) for item in value.values())
+    return sum(_entries(item, dtype.value_type) for item in value)
 
 
 @dataclass(frozen=True, slots=True)
