@@ -200,3 +200,21 @@ def test_a_broken_stretch_is_kept_up_to_a_limit(monkeypatch: pytest.MonkeyPatch)
 def test_a_reference_to_a_record_without_fields_is_found() -> None:
     empty = {"type": "record", "name": "nothing", "fields": []}
     assert writer_schema(record({"a": "int", "b": empty, "c": "nothing"})).arrow.field("c").type == pa.struct([])
+
+
+# --------------------------------------------------------------------------------------- nulls
+def test_columns_that_nobody_writes_share_their_zeros_and_do_not_keep_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.avro.arena._MOST_NULLS", 100)
+    target = Target(pa.schema([("a", pa.int32()), *((f"f{i}", pa.float64()) for i in range(30)), ("t", pa.string())]))
+    layout = Layout(target, [compile_program(record({"a": "int"}), target)])
+
+    def addresses(n: int) -> set[int]:
+        arrays = [layout.nulls(node, n) for node in target.nodes[1:]]
+        assert all(len(array) == array.null_count == n for array in arrays)
+        [array.validate(full=True) for array in arrays]
+        return {buffer.address for array in arrays for buffer in array.buffers()}
+
+    assert len(addresses(50)) == 1 and addresses(20) == addresses(50)
+    assert len(addresses(5_000)) == 1
+    layout.learn(1, np.array([1]), np.array([0]))
+    assert layout.nulls(target.nodes[1], 0).buffers()[1].size == 8

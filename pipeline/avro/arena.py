@@ -20,6 +20,8 @@ from pipeline.avro.target import BITS, OFFSETS, TEXT, Node, Target
 _ALIGN = 64
 _MOST_TEXT = 2**31 - 1
 _SLACK = 1.15
+_MOST_NULLS = 1 << 20
+"""Nulls of one column that are kept for the next batch."""
 _MOST_GUESSED = 8
 """Room guessed for a byte of a body, at most: one odd packet must not make every later batch huge."""
 Int = NDArray[np.int64]
@@ -60,21 +62,26 @@ class Layout:
         self.rows_each: NDArray[np.float64] | None = None  # per packet and domain, learned from the last batch
         self.bytes_each = np.zeros(max(len(self.text_at), 1))
         self._nulls: dict[int, pa.Array] = {}
+        self._zeros = pa.py_buffer(bytes(8))
         self.rows_filled = [
             [node for node in self.nodes if node.id in self.has_bits and node.id in p.written - p.nullable]
             for p in self.programs
         ]
 
     def nulls(self, node: Node, n: int) -> pa.Array:
-        """Return ``n`` nulls of a node that nobody has written: made once, as many as were ever wanted."""
+        """Return ``n`` nulls of a node that nobody has written; all nodes share one buffer of zeros."""
         known = self._nulls.get(node.id)
         if known is None or len(known) < n:
-            zeros = pa.py_buffer(bytes(8 * (n + n // 2 + 2)))
-            known = self._nulls[node.id] = _nulls(node, n + n // 2, zeros)
+            if len(self._zeros) < 8 * (n + 1):
+                self._zeros = pa.py_buffer(bytes(8 * (n + n // 8 + 1)))
+                self._nulls.clear()  # they hold the smaller one
+            known = self._nulls[node.id] = _nulls(node, len(self._zeros) // 8 - 1, self._zeros)
         return known.slice(0, n)
 
     def learn(self, packets: int, rows: Int, lengths: Int) -> None:
         """Note how much room these packets took."""
+        if len(self._zeros) > 8 * (_MOST_NULLS + 1):
+            self._zeros, self._nulls = pa.py_buffer(bytes(8)), {}
         self.rows_each = rows / packets
         self.bytes_each = lengths / packets
 
