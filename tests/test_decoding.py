@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.avro import Datum, Frames, decode, decode_frames, slow, writer_schema
+from pipeline.avro import Datum, Frames, HeaderCache, decode, decode_frames, slow, split_container, writer_schema
 from pipeline.avro.arena import Arena
 from pipeline.avro.container import Fault
 from pipeline.avro.decoding import program_of
 from pipeline.avro.program import Program
 from pipeline.errors import SchemaError
 from pipeline.schema import content_hashes
-from pipeline.surveys.superset import known_schemas, superset
+from pipeline.surveys.superset import known_schemas, superset, unheld
 from tests.avro_oracle import CUTOUTS, body, random_record
 
 _INNER = {
@@ -357,3 +357,14 @@ def test_a_key_that_stands_twice_is_a_fault_on_the_slow_way_too():
         decoded = way(data, superset([schema]), ())
         assert decoded.faults == [(1, "field l: a key stands twice in a map")] and decoded.kept.tolist() == [0, 2]
         assert decoded.raw.column("o").to_pylist() == [[("x", {"m": [("k", "a")]})]] * 2
+
+
+@pytest.mark.parametrize(("family", "least"), [("ztf", 50), ("lsst", 15), ("elasticc", 50)])
+def test_every_real_container_by_both_decoders(shared_data, family, least):
+    cache = HeaderCache()
+    files = [path for path in sorted((shared_data / "alerts" / family).rglob("*")) if path.is_file()]
+    texts = [path.read_bytes() for path in files if path.stat().st_size < 4 << 20 and "corrupt" not in path.parts]
+    items = [item for text in texts if text[:4] == b"Obj\x01" for item in split_container(text, cache)]
+    native = [item for item in items if not unheld(superset(family), item.schema.arrow)]
+    assert len(native) >= least
+    assert len(both(native, superset(family), CUTOUTS[family]).kept) == len(native)

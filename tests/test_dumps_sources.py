@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.avro import Datum, Fault, decode
+from pipeline.avro import Datum, Fault, decode, slow
 from pipeline.dumps import (
     Reader,
     SchemaResolver,
@@ -29,6 +29,7 @@ from pipeline.dumps import (
 )
 from pipeline.dumps.cutting import MAX_BYTES
 from pipeline.errors import InputError, SourceError
+from pipeline.schema import content_hashes
 from pipeline.surveys.superset import known_schemas, superset
 from tests.avro_oracle import CUTOUTS, assert_holds, body, container, random_record, rows_of
 
@@ -370,6 +371,9 @@ def check(path: Path, family: str, n: int, oracle) -> None:
         assert len(data) == len(items)
         decoded = decode(data, superset(family), CUTOUTS[family])
         assert decoded.faults == [] and decoded.raw.num_rows == n
+        slowly = slow.decode(data, superset(family), CUTOUTS[family])
+        for ours, theirs in ((decoded.raw, slowly.raw), (decoded.cutouts, slowly.cutouts)):
+            assert content_hashes(ours) == content_hashes(theirs)  # to the bit, NaN and signed zeros too
         for start in range(0, n, 500):
             for k, row in enumerate(rows_of(decoded).slice(start, 500).to_pylist()):
                 assert_holds(oracle(items[start + k][0]), row)
