@@ -11,13 +11,15 @@ ROOT = Path(__file__).parents[1]
 
 LAYERS = {
     "errors": 0,
-    **dict.fromkeys(["schema", "night", "photometry", "healpix", "points", "lightcurve", "paths"], 1),
+    **dict.fromkeys(
+        ["schema", "night", "photometry", "healpix", "points", "lightcurve", "paths", "cosmology", "luminosity"], 1
+    ),
     **dict.fromkeys(["tables", "surveys"], 2),
-    **dict.fromkeys(["avro", "xmatch", "skymap", "features", "classify"], 3),
+    **dict.fromkeys(["avro", "xmatch", "skymap", "features", "classify", "coincidence"], 3),
     **dict.fromkeys(["science", "filters", "simulate"], 4),
     **dict.fromkeys(["stages", "compat"], 5),
-    **dict.fromkeys(["config", "store", "dumps", "catalogs", "skymaps", "models", "simulation"], 6),
-    **dict.fromkeys(["execute", "nights", "report", "archive", "status", "training", "warm"], 7),
+    **dict.fromkeys(["config", "store", "dumps", "catalogs", "skymaps", "events", "models", "simulation"], 6),
+    **dict.fromkeys(["execute", "nights", "report", "archive", "followup", "streams", "status", "training", "warm"], 7),
     "flows": 7.5,
     "cli": 8,
 }
