@@ -19,7 +19,7 @@ from pipeline import catalogs, healpix
 from pipeline.catalogs import building, opened
 from pipeline.cli.catalogs import command
 from pipeline.errors import CatalogError
-from pipeline.xmatch import CatalogColumn, CatalogDeclaration, parse_declaration
+from pipeline.xmatch import CatalogColumn, CatalogDeclaration, HostColumns, Motion, parse_declaration
 
 REAL = {
     "mangrove": (["mangrove.parquet"], 295_341, 0),
@@ -301,6 +301,27 @@ def test_sexagesimal_angles(tmp_path: Path) -> None:
         ({"column": [{"source": "a"}]}, "has no name"),
         ({"column": [{"name": "a", "colour": "b"}]}, "unknown key colour"),
         ({"column": ["a"]}, "not a table of texts"),
+        ({"epoch": 20160.0}, "epoch 20160"),
+        ({"margin_arcsec": 1.0}, "margin_arcsec 1.0 is not from radius_arcsec 2.0"),
+        ({"margin_arcsec": 0}, "margin_arcsec 0"),
+        ({"margin_arcsec": float("nan")}, "margin_arcsec nan"),
+        ({"margin_arcsec": "wide"}, "margin_arcsec of a catalog declaration is not a number"),
+        ({"snapshot": 1}, "neither true nor false"),
+        ({"motion": "pm"}, r"\[motion\] of a catalog declaration is not a table"),
+        ({"motion": {"pmra": "a"}}, "needs the columns pmra and pmdec"),
+        ({"motion": {"pmra": "a", "pmdec": 1}}, "needs the columns pmra and pmdec"),
+        ({"motion": {"pmra": "a", "pmdec": "b", "epoch": 2016}}, "unknown key epoch"),
+        ({"host": {"radius_kpc": 30}}, "neither distance_mpc nor redshift"),
+        ({"host": {"redshift": "z"}}, "redshift 'z' is not one of the declared columns"),
+        ({"host": {"redshift": "kind"}}, "redshift is column kind of type string, not a number"),
+        ({"host": {"redshift": "mag", "name": "mag"}}, "name is column mag of type float32, not a text"),
+        ({"host": {"redshift": "mag", "radius_kpc": 0}}, "radius_kpc 0"),
+        ({"host": {"redshift": "mag", "radius_kpc": "far"}}, "radius_kpc of a catalog declaration is not a number"),
+        ({"host": {"redshift": "mag", "radius": 30}}, "unknown key radius"),
+        ({"service": []}, r"\[service\] of a catalog declaration is not a table"),
+        ({"service": {"table": "x"}}, "lacks kind"),
+        ({"service": {"kind": "tap", "deep": {}}}, "deep is not a text, a number or a list"),
+        ({"service": {"kind": "tap", "columns": [1]}}, "columns is not a text"),
     ],
 )
 def test_wrong_declarations_are_refused(changes: dict[str, object], message: str) -> None:
@@ -312,6 +333,30 @@ def test_wrong_declarations_are_refused(changes: dict[str, object], message: str
 def test_what_a_declaration_lacks_is_named() -> None:
     with pytest.raises(CatalogError, match="lacks doc, source, licence, ra, dec, radius_arcsec"):
         parse_declaration({"name": "stars"}, "stars.toml")
+
+
+def test_motion_host_service_and_margin() -> None:
+    plain = declare()
+    assert (plain.margin_arcsec, plain.motion, plain.host, plain.service, plain.snapshot) == (
+        10,
+        None,
+        None,
+        None,
+        False,
+    )
+    full = declare(
+        radius_arcsec=30,
+        motion={"pmra": "pmRA", "pmdec": "pmDE"},
+        host={"redshift": "mag", "name": "kind"},
+        service={"kind": "tap", "table": "x", "chunk": 1000, "columns": ["a", "b"]},
+        snapshot=True,
+    )
+    assert full.margin_arcsec == 30.0
+    assert full.motion == Motion("pmRA", "pmDE")
+    assert full.host == HostColumns(radius_kpc=30.0, redshift="mag", name="kind")
+    assert full.sources() == ["RA", "DE", "pmRA", "pmDE", "No", "Type", "Vmag"]
+    assert parse_declaration(json.loads(json.dumps(full.to_dict())), "again") == full
+    assert declare(margin_arcsec=60).margin_arcsec == 60.0
 
 
 def test_shipped_declarations() -> None:
