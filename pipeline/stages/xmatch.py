@@ -12,10 +12,15 @@ from numpy.typing import NDArray
 from pipeline import xmatch
 from pipeline.healpix import in_ranges
 from pipeline.schema import from_columns
-from pipeline.xmatch import CatalogDeclaration, MatchIndex
+from pipeline.xmatch import CatalogDeclaration, MatchIndex, Positions, SourceClasses
 
 VERSION = 1
 REQUIRES = ("ra", "dec", "healpix_29")
+
+
+def requires(declaration: CatalogDeclaration) -> tuple[str, ...]:
+    """Return the columns that a match with this catalog reads: ``mjd`` too where its sources move."""
+    return (*REQUIRES, "mjd") if declaration.motion else REQUIRES
 
 
 class MatchableCatalog(Protocol):
@@ -28,6 +33,17 @@ class MatchableCatalog(Protocol):
     @property
     def covered(self) -> NDArray[np.int64]:
         """Range set of the sky that the catalog was built for."""
+
+    @property
+    def declaration(self) -> CatalogDeclaration:
+        """Columns, radius and epoch."""
+
+    @property
+    def proper_motion(self) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+        """``pmra`` (times cos dec) and ``pmdec`` of every row, mas/yr, NaN where unknown; where motion is declared."""
+
+    def classes(self, kind: str) -> SourceClasses | None:
+        """Return the classes of sources by reach: ``motion`` or ``host``; None where it has none."""
 
     def take(self, rows: NDArray[np.int64], names: Sequence[str]) -> pa.Table:
         """Return columns of some rows."""
@@ -47,12 +63,13 @@ def match(alerts: pa.Table, catalog: MatchableCatalog, declaration: CatalogDecla
 
     Every alert is matched by itself: two alerts at one place get the same source. Outside the sky that the catalog was
     built for every value is null; inside, ``n_neighbours`` is 0 and the others null where no source lies within the
-    radius.
+    radius. Where the catalog declares proper motion, sources are taken where they were at the time of each alert.
 
     Parameters
     ----------
     alerts : pyarrow.Table
-        ``ra``, ``dec`` (degrees) and ``healpix_29``; any number of rows.
+        ``ra``, ``dec`` (degrees), ``healpix_29`` and, for a catalog that declares motion, ``mjd`` (TAI); any number of
+        rows.
     catalog : MatchableCatalog
         The opened catalog.
     declaration : CatalogDeclaration
@@ -63,11 +80,32 @@ def match(alerts: pa.Table, catalog: MatchableCatalog, declaration: CatalogDecla
     pyarrow.Table
         The columns of :func:`produces`, same rows.
     """
-    ra, dec, cells = (np.asarray(alerts.column(name).to_numpy()) for name in REQUIRES)
-    covered = in_ranges(catalog.covered, cells)
-    found = xmatch.nearest(
-        ra, dec, np.where(covered, declaration.radius_arcsec, np.nan), catalog.index, healpix_29=cells
-    )
+    return _match(alerts, _positions(alerts), catalog, declaration)
+
+
+def match_all(alerts: pa.Table, catalogs: Sequence[MatchableCatalog]) -> list[pa.Table]:
+    """Match with several catalogs in one pass: what the positions need is computed once. As :func:`match` otherwise."""
+    positions = _positions(alerts)
+    return [_match(alerts, positions, catalog, catalog.declaration) for catalog in catalogs]
+
+
+def _positions(alerts: pa.Table) -> Positions:
+    return Positions(*(alerts.column(name).to_numpy() for name in REQUIRES))
+
+
+def _match(
+    alerts: pa.Table, positions: Positions, catalog: MatchableCatalog, declaration: CatalogDeclaration
+) -> pa.Table:
+    covered = in_ranges(catalog.covered, positions.healpix_29)
+    radius = declaration.radius_arcsec if covered.all() else np.where(covered, declaration.radius_arcsec, np.nan)
+    classes = catalog.classes("motion") if declaration.motion else None
+    if classes is None:
+        found = xmatch.nearest_at(positions, radius, catalog.index)
+    else:
+        year = xmatch.julian_epoch(alerts.column("mjd").to_numpy())
+        found = xmatch.nearest_moving(
+            positions, year, radius, catalog.index, classes, *catalog.proper_motion, declaration.epoch
+        )
     matched = found.row >= 0
     names = [item.name for item in declaration.columns]
     payload = catalog.take(found.row[matched], names)

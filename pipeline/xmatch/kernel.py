@@ -1,190 +1,39 @@
-"""Positions against a catalog sorted by order-29 cell: nearest source for every alert, or every source in the radius.
+"""The kernels: which catalog rows can lie within the radius of a position, and how far they are.
 
-A catalog is three arrays (cell, right ascension, declination) sorted by cell, with a table of offsets by coarser cell.
-For each alert the 3x3 block of the deepest order that holds its radius becomes at most nine intervals of rows; their
-separations are computed with the haversine formula (exact for small angles; Sinnott 1984, Sky & Telescope 68, 158).
-What an alert gets depends on its position, its radius and the catalog: never on the other alerts or their order.
+**Where to look.** On a HEALPix face (Górski et al. 2005, ApJ 622, 759, doi:10.1086/427976) a step of one radian moves
+neither coordinate by more than 1.452 sides of the face: the gradient is largest at the poles, where it is
+``sqrt(1.5 + 1.5 (2/pi)^2)``. A disc whose square of that half-width lies within the face is therefore covered by the
+cells that the square touches, usually one; only beside the edge of a face the whole 3x3 block is taken.
+
+**How far.** Separations are haversines (exact for small angles; Sinnott 1984, Sky & Telescope 68, 158), computed only
+for what lies in the box of declination and right ascension around the disc.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numba import njit
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from pipeline.healpix import BLOCK_WIDTH_DEG, MAX_ORDER, ang2pix, step_cell
+from pipeline.healpix import BLOCK_WIDTH_DEG, MAX_ORDER, step_cell
+from pipeline.healpix.cells import compress_bits, spread_bits
 
 _JIT: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
 
 _TO_RADIANS = math.pi / 180.0
 _TO_ARCSEC = 180.0 / math.pi * 3600.0
-_ROWS_PER_CELL = 16
-_DEEPEST_OFFSETS = 12  # 1.6 GB of offsets; a billion rows are then five a cell
+_NSIDE = 1 << MAX_ORDER
+_STEPS_PER_DEG = 1.46 * _TO_RADIANS * _NSIDE
+_ROUNDING_STEPS = 4  # 1.6 mas: cells of order 29 are exact to far less than one step
+_WIDEST_STEPS = float(_NSIDE // 4)  # 9.8 deg; above, blocks are taken
+_CROWD = 64  # rows in a cell from which on smaller cells are searched
+INTERVALS = 9
+"""Most intervals of rows a position can need: a cell is wider than half the square, so three fit on a side."""
 
 
-@dataclass(frozen=True, eq=False)
-class MatchIndex:
-    """A catalog's positions, ready to be matched; the arrays may be memory-mapped.
-
-    Attributes
-    ----------
-    healpix_29, ra, dec : numpy.ndarray, shape (n,)
-        Order-29 cells ascending (int64) and ICRS degrees (float64), all rows with a position.
-    offsets : numpy.ndarray of int64, shape (12 * 4**order + 1,)
-        Row at which each cell of ``order`` starts.
-    order : int
-        Order of the offsets.
-    """
-
-    healpix_29: NDArray[np.int64]
-    ra: NDArray[np.float64]
-    dec: NDArray[np.float64]
-    offsets: NDArray[np.int64]
-    order: int
-
-    def __len__(self) -> int:
-        """Return the number of rows."""
-        return len(self.healpix_29)
-
-
-@dataclass(frozen=True, eq=False)
-class Nearest:
-    """The nearest source of each of ``n`` alerts.
-
-    Attributes
-    ----------
-    row : numpy.ndarray of int64, shape (n,)
-        Catalog row, -1 where no source lies within the radius.
-    separation_arcsec : numpy.ndarray of float64, shape (n,)
-        Separation, NaN where there is none.
-    n_neighbours : numpy.ndarray of int32, shape (n,)
-        Sources within the radius.
-    """
-
-    row: NDArray[np.int64]
-    separation_arcsec: NDArray[np.float64]
-    n_neighbours: NDArray[np.int32]
-
-
-@dataclass(frozen=True, eq=False)
-class Pairs:
-    """Every (alert, source) pair within the radius, sorted by alert, then separation, then catalog row; shape (m,)."""
-
-    alert: NDArray[np.int64]
-    row: NDArray[np.int64]
-    separation_arcsec: NDArray[np.float64]
-
-
-def build_index(ra: ArrayLike, dec: ArrayLike) -> tuple[MatchIndex, NDArray[np.int64]]:
-    """Sort positions into a match index.
-
-    Parameters
-    ----------
-    ra, dec : array_like, shape (n,)
-        ICRS degrees in any order. Rows without a position (not finite, ``|dec| > 90``) are left out.
-
-    Returns
-    -------
-    MatchIndex
-        Rows by cell; rows of one cell stay in the order given.
-    numpy.ndarray of int64
-        The row given of each row of the index.
-    """
-    ra, dec = np.asarray(ra, dtype=np.float64), np.asarray(dec, dtype=np.float64)
-    cells = ang2pix(MAX_ORDER, ra, dec)
-    rows = np.argsort(cells, kind="stable")
-    rows = rows[np.searchsorted(cells[rows], 0) :]
-    cells = cells[rows]
-    order = offsets_order(len(rows))
-    edges = np.arange((12 << (2 * order)) + 1, dtype=np.int64) << (2 * (MAX_ORDER - order))
-    offsets = np.searchsorted(cells, edges).astype(np.int64)
-    return MatchIndex(cells, np.remainder(ra[rows], 360.0), dec[rows], offsets, order), rows
-
-
-def offsets_order(rows: int) -> int:
-    """Return the order whose cells would hold about 16 rows, were the sources spread over the whole sky."""
-    order = 0
-    while order < _DEEPEST_OFFSETS and rows / (12 << (2 * order)) > _ROWS_PER_CELL:
-        order += 1
-    return order
-
-
-def nearest(
-    ra: ArrayLike,
-    dec: ArrayLike,
-    radius_arcsec: ArrayLike,
-    index: MatchIndex,
-    healpix_29: ArrayLike | None = None,
-) -> Nearest:
-    """Find the nearest source of every alert.
-
-    Of equal separations the smaller catalog row wins. A separation equal to the radius is within it.
-
-    Parameters
-    ----------
-    ra, dec : array_like, shape (n,)
-        ICRS degrees; an alert without a position has no neighbour.
-    radius_arcsec : float or array_like, shape (n,)
-        One radius, or one for each alert; NaN or negative: no neighbour.
-    index : MatchIndex
-        The catalog.
-    healpix_29 : array_like, shape (n,), optional
-        Order-29 cells of the alerts, computed where not given.
-    """
-    ra, dec, radius, cells, turn = _queries(ra, dec, radius_arcsec, healpix_29)
-    row = np.full(len(ra), -1, dtype=np.int64)
-    separation = np.full(len(ra), np.nan)
-    count = np.zeros(len(ra), dtype=np.int32)
-    _nearest(turn, cells, ra, dec, radius, *_arrays(index), row, separation, count)
-    return Nearest(row, separation, count)
-
-
-def within(
-    ra: ArrayLike,
-    dec: ArrayLike,
-    radius_arcsec: ArrayLike,
-    index: MatchIndex,
-    healpix_29: ArrayLike | None = None,
-) -> Pairs:
-    """Find every source within the radius of every alert; parameters as in :func:`nearest`."""
-    ra, dec, radius, cells, turn = _queries(ra, dec, radius_arcsec, healpix_29)
-    row = np.full(len(ra), -1, dtype=np.int64)
-    separation = np.full(len(ra), np.nan)
-    count = np.zeros(len(ra), dtype=np.int32)
-    _nearest(turn, cells, ra, dec, radius, *_arrays(index), row, separation, count)
-    starts = np.zeros(len(ra) + 1, dtype=np.int64)
-    np.cumsum(count, out=starts[1:])
-    rows = np.empty(starts[-1], dtype=np.int64)
-    separations = np.empty(starts[-1], dtype=np.float64)
-    _within(turn, cells, ra, dec, radius, *_arrays(index), starts, rows, separations)
-    alert = np.repeat(np.arange(len(ra), dtype=np.int64), count)
-    by = np.lexsort((rows, separations, alert))
-    return Pairs(alert, rows[by], separations[by])
-
-
-def _arrays(index: MatchIndex) -> tuple[Any, ...]:
-    return index.healpix_29, index.ra, index.dec, index.offsets, index.order
-
-
-def _queries(
-    ra: ArrayLike, dec: ArrayLike, radius_arcsec: ArrayLike, healpix_29: ArrayLike | None
-) -> tuple[NDArray, NDArray, NDArray, NDArray, NDArray]:
-    ra = np.ascontiguousarray(ra, dtype=np.float64)
-    dec = np.ascontiguousarray(dec, dtype=np.float64)
-    radius = np.ascontiguousarray(np.broadcast_to(np.asarray(radius_arcsec, dtype=np.float64), ra.shape))
-    if healpix_29 is None:
-        cells = ang2pix(MAX_ORDER, ra, dec)
-    else:
-        cells = np.ascontiguousarray(healpix_29, dtype=np.int64)
-    # Taken in sky order, neighbouring alerts find the catalog rows in the processor's cache.
-    return ra, dec, radius, cells, np.argsort(cells, kind="stable")
-
-
-# ------------------------------------------------------------------------------------------------ kernels
 @njit(**_JIT)
 def separation_arcsec(ra: float, dec: float, cos_dec: float, other_ra: float, other_dec: float) -> float:
     """Return the haversine separation of two positions in degrees; ``cos_dec`` is the cosine of ``dec``."""
@@ -199,6 +48,7 @@ def separation_arcsec(ra: float, dec: float, cos_dec: float, other_ra: float, ot
     return 2.0 * math.asin(math.sqrt(min(haversine, 1.0))) * _TO_ARCSEC
 
 
+# ------------------------------------------------------------------------------------------------ where to look
 @njit(**_JIT)
 def _first_not_below(values: NDArray, bound: int, low: int, high: int) -> int:
     while low < high:
@@ -212,7 +62,7 @@ def _first_not_below(values: NDArray, bound: int, low: int, high: int) -> int:
 
 @njit(**_JIT)
 def _block_intervals(order: int, cell_29: int, starts: NDArray, stops: NDArray) -> int:
-    """Write the order-29 intervals of a cell of ``order`` and its neighbours, ascending and merged; return how many."""
+    """Write the order-29 intervals of a cell of ``order`` and its neighbours; return how many."""
     shift = 2 * (MAX_ORDER - order)
     cell = cell_29 >> shift
     count = 0
@@ -221,30 +71,22 @@ def _block_intervals(order: int, cell_29: int, starts: NDArray, stops: NDArray) 
             other = step_cell(order, cell, dx, dy)
             if other < 0:
                 continue
-            place = count  # insertion keeps the cells ascending; nine are too few for anything cleverer
-            while place > 0 and starts[place - 1] > other:
-                starts[place] = starts[place - 1]
-                place -= 1
-            starts[place] = other
-            count += 1
-    merged = 0
-    for k in range(count):
-        start = starts[k] << shift
-        stop = (starts[k] + 1) << shift
-        if merged > 0 and start <= stops[merged - 1]:
-            stops[merged - 1] = stop
-        else:
-            starts[merged] = start
-            stops[merged] = stop
-            merged += 1
-    return merged
+            is_new = True  # at order 0 two neighbours may be the same face
+            for k in range(count):
+                if starts[k] == other << shift:
+                    is_new = False
+            if is_new:
+                starts[count] = other << shift
+                stops[count] = (other + 1) << shift
+                count += 1
+    return count
 
 
 @njit(**_JIT)
 def _block_rows(
     cell_29: int, radius_deg: float, cells: NDArray, offsets: NDArray, order: int, starts: NDArray, stops: NDArray
 ) -> int:
-    """Write the row intervals that hold every source within the radius, ascending; return how many."""
+    """Write the row intervals of the 3x3 block of the deepest order that holds the disc; of all rows, if none does."""
     if not radius_deg <= BLOCK_WIDTH_DEG:
         starts[0] = 0
         stops[0] = cells.size
@@ -272,7 +114,126 @@ def _block_rows(
 
 
 @njit(**_JIT)
-def _nearest(
+def _crowd_rows(
+    face: int,
+    corner_x: int,
+    corner_y: int,
+    x_low: int,
+    x_high: int,
+    y_low: int,
+    y_high: int,
+    shift: int,
+    cells: NDArray,
+    low: int,
+    high: int,
+    starts: NDArray,
+    stops: NDArray,
+    count: int,
+) -> int:
+    """Write the row intervals, within rows ``low`` to ``high``, of the small cells that the square touches."""
+    for y in range(max(y_low, corner_y) >> shift, (y_high >> shift) + 1):
+        for x in range(max(x_low, corner_x) >> shift, (x_high >> shift) + 1):
+            small = spread_bits(x) + (spread_bits(y) << 1)
+            first = (face << (2 * MAX_ORDER)) + (small << (2 * shift))
+            begin = _first_not_below(cells, first, low, high)
+            end = _first_not_below(cells, first + (np.int64(1) << (2 * shift)), begin, high)
+            if begin < end:
+                starts[count] = begin
+                stops[count] = end
+                count += 1
+    return count
+
+
+@njit(**_JIT)
+def row_intervals(
+    cell_29: int, radius_deg: float, cells: NDArray, offsets: NDArray, order: int, starts: NDArray, stops: NDArray
+) -> int:
+    """Write disjoint intervals of rows that hold every source within the radius of any point of a cell.
+
+    Parameters
+    ----------
+    cell_29 : int
+        Order-29 cell, not -1.
+    radius_deg : float
+        Radius, not negative.
+    cells, offsets, order
+        Of the match index.
+    starts, stops : numpy.ndarray of int64, shape (INTERVALS,)
+        Written to.
+
+    Returns
+    -------
+    int
+        How many.
+    """
+    reach = radius_deg * _STEPS_PER_DEG
+    if not reach <= _WIDEST_STEPS:
+        return _block_rows(cell_29, radius_deg, cells, offsets, order, starts, stops)
+    half = np.int64(reach) + _ROUNDING_STEPS
+    face = cell_29 >> (2 * MAX_ORDER)
+    x = compress_bits(cell_29)
+    y = compress_bits(cell_29 >> 1)
+    face &= 15
+    x &= _NSIDE - 1
+    y &= _NSIDE - 1
+    x_low = x - half
+    x_high = x + half
+    y_low = y - half
+    y_high = y + half
+    if x_low < 0 or y_low < 0 or x_high >= _NSIDE or y_high >= _NSIDE:
+        return _block_rows(cell_29, radius_deg, cells, offsets, order, starts, stops)
+    small = 0  # cells of 2**small steps are as wide as the square's half-width, or up to twice that
+    while half >> small:
+        small += 1
+    shift = max(MAX_ORDER - order, small)
+    deeper = 2 * (order - (MAX_ORDER - shift))
+    count = 0
+    for cell_y in range(y_low >> shift, (y_high >> shift) + 1):
+        for cell_x in range(x_low >> shift, (x_high >> shift) + 1):
+            cell = (face << (2 * (MAX_ORDER - shift))) + spread_bits(cell_x) + (spread_bits(cell_y) << 1)
+            low = offsets[cell << deeper]
+            high = offsets[(cell + 1) << deeper]
+            if low == high:
+                continue
+            if high - low > _CROWD and small < shift:
+                corner_x = cell_x << shift
+                corner_y = cell_y << shift
+                side = (np.int64(1) << shift) - 1
+                count = _crowd_rows(
+                    face,
+                    corner_x,
+                    corner_y,
+                    x_low,
+                    min(x_high, corner_x + side),
+                    y_low,
+                    min(y_high, corner_y + side),
+                    small,
+                    cells,
+                    low,
+                    high,
+                    starts,
+                    stops,
+                    count,
+                )
+            else:
+                starts[count] = low
+                stops[count] = high
+                count += 1
+    return count
+
+
+# ------------------------------------------------------------------------------------------------ nearest
+@njit(**_JIT)
+def ra_reach_deg(radius_deg: float, cos_dec: float) -> float:
+    """Return how far in right ascension a disc can reach: radius over the least cosine of a declination in it."""
+    least = cos_dec - radius_deg * _TO_RADIANS
+    if least <= 1e-9:
+        return 360.0
+    return radius_deg / least * 1.000001 + 1e-12
+
+
+@njit(**_JIT)
+def nearest_rows(
     turn: NDArray,
     query_cells: NDArray,
     query_ra: NDArray,
@@ -287,29 +248,38 @@ def _nearest(
     out_separation: NDArray,
     out_count: NDArray,
 ) -> None:
-    starts = np.empty(9, np.int64)
-    stops = np.empty(9, np.int64)
+    """Write row, separation and number of neighbours of each position; queries stand in sky order, results do not."""
+    starts = np.empty(INTERVALS, np.int64)
+    stops = np.empty(INTERVALS, np.int64)
+    step = 1 if radius_arcsec.size > 1 else 0
     for k in range(turn.size):
         i = turn[k]
-        radius = radius_arcsec[i]
-        if query_cells[i] < 0 or not radius >= 0.0:
+        radius = radius_arcsec[i * step]
+        if query_cells[k] < 0 or not radius >= 0.0:
             continue
         radius_deg = radius / 3600.0
         in_dec = radius_deg * 1.000001 + 1e-12
-        ra_i = query_ra[i] % 360.0
-        dec_i = query_dec[i]
-        cos_dec = math.cos(dec_i * _TO_RADIANS)
-        best = -1
+        in_ra = -1.0
+        ra_i = query_ra[k]
+        dec_i = query_dec[k]
+        cos_dec = 0.0
+        best = np.int64(-1)
         best_separation = np.inf
         found = 0
-        for q in range(_block_rows(query_cells[i], radius_deg, cells, offsets, order, starts, stops)):
+        for q in range(row_intervals(query_cells[k], radius_deg, cells, offsets, order, starts, stops)):
             for j in range(starts[q], stops[q]):
                 if abs(dec[j] - dec_i) > in_dec:
+                    continue
+                if in_ra < 0.0:  # few positions have anything at their declination: the cosine can wait
+                    cos_dec = math.cos(dec_i * _TO_RADIANS)
+                    in_ra = ra_reach_deg(radius_deg, cos_dec)
+                along = abs(ra[j] - ra_i)
+                if min(along, 360.0 - along) > in_ra:
                     continue
                 separation = separation_arcsec(ra_i, dec_i, cos_dec, ra[j], dec[j])
                 if separation <= radius:
                     found += 1
-                    if separation < best_separation:  # rows ascend, so of equals the smaller row stands
+                    if separation < best_separation or (separation == best_separation and j < best):
                         best_separation = separation
                         best = j
         if found:
@@ -318,8 +288,10 @@ def _nearest(
             out_count[i] = found
 
 
+# ------------------------------------------------------------------------------------------------ all within
 @njit(**_JIT)
-def _within(
+def rows_within(
+    first: int,
     turn: NDArray,
     query_cells: NDArray,
     query_ra: NDArray,
@@ -330,28 +302,53 @@ def _within(
     dec: NDArray,
     offsets: NDArray,
     order: int,
-    out_starts: NDArray,
-    out_rows: NDArray,
-    out_separations: NDArray,
-) -> None:
-    starts = np.empty(9, np.int64)
-    stops = np.empty(9, np.int64)
-    for k in range(turn.size):
+    reach_arcsec: NDArray,
+    out_alert: NDArray,
+    out_row: NDArray,
+    out_separation: NDArray,
+) -> tuple[int, int]:
+    """Write every pair within the radius, and within the source's own reach where ``reach_arcsec`` has any.
+
+    Returns
+    -------
+    tuple of int
+        The position to go on from (all are done: the number of positions), and how many pairs were written. It stops
+        before the first position whose pairs do not fit.
+    """
+    starts = np.empty(INTERVALS, np.int64)
+    stops = np.empty(INTERVALS, np.int64)
+    step = 1 if radius_arcsec.size > 1 else 0
+    has_reach = reach_arcsec.size > 0
+    written = 0
+    for k in range(first, turn.size):
         i = turn[k]
-        at = int(out_starts[i])
-        if at == out_starts[i + 1]:
+        radius = radius_arcsec[i * step]
+        if query_cells[k] < 0 or not radius >= 0.0:
             continue
-        radius_deg = radius_arcsec[i] / 3600.0
+        radius_deg = radius / 3600.0
         in_dec = radius_deg * 1.000001 + 1e-12
-        ra_i = query_ra[i] % 360.0
-        dec_i = query_dec[i]
-        cos_dec = math.cos(dec_i * _TO_RADIANS)
-        for q in range(_block_rows(query_cells[i], radius_deg, cells, offsets, order, starts, stops)):
+        in_ra = -1.0
+        ra_i = query_ra[k]
+        dec_i = query_dec[k]
+        cos_dec = 0.0
+        at = written
+        for q in range(row_intervals(query_cells[k], radius_deg, cells, offsets, order, starts, stops)):
             for j in range(starts[q], stops[q]):
                 if abs(dec[j] - dec_i) > in_dec:
                     continue
+                if in_ra < 0.0:
+                    cos_dec = math.cos(dec_i * _TO_RADIANS)
+                    in_ra = ra_reach_deg(radius_deg, cos_dec)
+                along = abs(ra[j] - ra_i)
+                if min(along, 360.0 - along) > in_ra:
+                    continue
                 separation = separation_arcsec(ra_i, dec_i, cos_dec, ra[j], dec[j])
-                if separation <= radius_arcsec[i]:
-                    out_rows[at] = j
-                    out_separations[at] = separation
+                if separation <= radius and not (has_reach and separation > reach_arcsec[j]):
+                    if at == out_row.size:
+                        return k, written
+                    out_alert[at] = i
+                    out_row[at] = j
+                    out_separation[at] = separation
                     at += 1
+        written = at
+    return turn.size, written
