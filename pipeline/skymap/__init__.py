@@ -7,9 +7,11 @@ their group, and density 0 has level 1. Formats: Singer et al. 2016, ApJL 829, L
 doi:10.3847/2041-8205/829/1/L15, and the public alerts user guide of LIGO, Virgo and KAGRA (multi-order maps).
 """
 
+from pipeline.skymap import sweep
 from pipeline.skymap.fits import parse_skymap
-from pipeline.skymap.levels import levels, region, region_area_deg2, rows_at
+from pipeline.skymap.levels import levels, mass_in, region, region_area_deg2, rows_at, searched_areas
 from pipeline.skymap.maps import SkyMap, credible_levels, event_name, make_skymap
+from pipeline.skymap.volume import volume_levels
 
 __all__ = [
     "SkyMap",
@@ -17,8 +19,12 @@ __all__ = [
     "event_name",
     "levels",
     "make_skymap",
+    "mass_in",
     "parse_skymap",
     "region",
     "region_area_deg2",
     "rows_at",
+    "searched_areas",
+    "sweep",
+    "volume_levels",
 ]

@@ -51,7 +51,8 @@ def parse_skymap(data: bytes, event: str | None = None, source: str = "sky map")
     except (KeyError, ValueError, IndexError) as error:
         raise CatalogError(f"sky map is not understood: {error}", source=source) from error
     density = values.pop("density_per_deg2")
-    return make_skymap(name, _event_mjd(header), start, stop, density, values, source=source)
+    moments = {"distance_mean_mpc": _number(header, "DISTMEAN"), "distance_std_mpc": _number(header, "DISTSTD")}
+    return make_skymap(name, _event_mjd(header), start, stop, density, values, source=source, **moments)
 
 
 def _fits_table(data: bytes, source: str) -> tuple[Any, dict[str, NDArray]]:
@@ -110,6 +111,15 @@ def _distances(columns: dict[str, NDArray]) -> dict[str, str]:
 
 def _numbers(column: NDArray) -> NDArray[np.float64]:
     return np.asarray(column, dtype=np.float64).reshape(-1)  # rows may hold 1024 pixels each
+
+
+def _number(header: Any, name: str) -> float | None:
+    """Return a finite, positive number of the header, or None."""
+    try:
+        value = float(header[name])
+    except (KeyError, ValueError, TypeError):
+        return None
+    return value if math.isfinite(value) and value > 0 else None
 
 
 def _event_mjd(header: Any) -> float | None:
