@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pipeline import lightcurve as lc
 from pipeline.healpix import MAX_ORDER, ang2pix
 from pipeline.lightcurve import Bool, Float, Int, Order, Points
+from pipeline.luminosity import Passband
 from pipeline.schema import conform
 from pipeline.tables import ALERTS, LIGHT_CURVE_TYPE, UPPER_LIMITS_TYPE
 
@@ -29,6 +30,8 @@ class Survey:
         Name on the command line and in paths.
     bands : tuple of str
         Bands, from blue to red.
+    passbands : mapping
+        Wavelength and extinction of each band.
     cutout_columns : tuple of str
         Native columns that hold the stamps.
     alert_id : callable
@@ -51,6 +54,7 @@ class Survey:
 
     name: str
     bands: tuple[str, ...]
+    passbands: Mapping[str, Passband] = field(hash=False)
     cutout_columns: tuple[str, ...]
     alert_id: Callable[[pa.Table], pa.Array]
     faults: Callable[[pa.Table], pa.Array]
@@ -159,11 +163,11 @@ def assemble(
         "upper_limits": lc.to_struct(limits[0], n, bands, UPPER_LIMITS_TYPE, limits[1]),
     }
     arrays = []
-    for field in ALERTS:
-        data = columns.get(field.name)
+    for item in ALERTS:
+        data = columns.get(item.name)
         if data is None:
-            data = pa.nulls(n, field.type)
+            data = pa.nulls(n, item.type)
         elif isinstance(data, np.ndarray):
-            data = nullable(data, field.type)
-        arrays.append(data.cast(field.type) if data.type != field.type else data)
+            data = nullable(data, item.type)
+        arrays.append(data.cast(item.type) if data.type != item.type else data)
     return conform(pa.table(arrays, names=ALERTS.names), ALERTS, dataset="alerts")

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from pipeline import luminosity
 from pipeline.lightcurve import MISSING, Bool, Float, Int, Points
 from pipeline.photometry import flux_at_zero_point
 from pipeline.surveys import lsst
@@ -65,6 +66,7 @@ ELASTICC = tuple(
     Survey(
         name=campaign,
         bands=BANDS,
+        passbands=luminosity.LSST,
         cutout_columns=("cutoutDifference", "cutoutTemplate"),
         alert_id=lsst.alert_id,
         faults=lsst.source_faults,

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline import night
+from pipeline import luminosity, night
 from pipeline.lightcurve import MISSING, Bool, Float, Int, Order, Points, first_detection, is_usable, time_order
 from pipeline.photometry import mag_error_from_flux, mag_from_flux
 from pipeline.surveys.base import Survey, assemble, first_fault, first_known, labels, nullable, position_faults
@@ -282,6 +282,7 @@ def processed_mjd(raw: pa.Table) -> pa.Array:
 LSST = Survey(
     name="lsst",
     bands=BANDS,
+    passbands=luminosity.LSST,
     cutout_columns=("cutoutDifference", "cutoutScience", "cutoutTemplate"),
     alert_id=alert_id,
     faults=source_faults,

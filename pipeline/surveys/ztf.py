@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline import night
+from pipeline import luminosity, night
 from pipeline.lightcurve import MISSING, Bool, Float, Int, Points, first_detection, time_order
 from pipeline.photometry import flux_at_zero_point, mag_from_flux
 from pipeline.surveys.base import Survey, assemble, first_fault, first_known, labels, nullable, position_faults
@@ -281,6 +281,7 @@ def processed_mjd(raw: pa.Table) -> pa.Array:
 ZTF = Survey(
     name="ztf",
     bands=BANDS,
+    passbands=luminosity.ZTF,
     cutout_columns=("cutoutScience", "cutoutTemplate", "cutoutDifference"),
     alert_id=alert_id,
     faults=faults,
