@@ -239,6 +239,53 @@ def _ring_of_cells(order: int, cells: NDArray) -> NDArray:
 
 
 @njit(**_JIT)
+def _cells_of_ring(order: int, numbers: NDArray) -> NDArray:
+    nside = np.int64(1) << order
+    cap = 2 * nside * (nside - 1)
+    total = 12 * nside * nside
+    out = np.empty(numbers.size, np.int64)
+    for i in range(numbers.size):
+        number = numbers[i]
+        if number < cap or number >= total - cap:
+            from_pole = number if number < cap else total - 1 - number
+            in_ring = (1 + np.int64(math.sqrt(1.0 + 2.0 * from_pole))) >> 1
+            while 2 * in_ring * (in_ring - 1) > from_pole:  # the root may be off by one where it has lost digits
+                in_ring -= 1
+            while 2 * in_ring * (in_ring + 1) <= from_pole:
+                in_ring += 1
+            place = from_pole - 2 * in_ring * (in_ring - 1)
+            if number < cap:
+                ring = in_ring
+                face = place // in_ring
+            else:
+                place = 4 * in_ring - 1 - place
+                ring = 4 * nside - in_ring
+                face = 8 + place // in_ring
+            shift = np.int64(0)
+        else:
+            ring = (number - cap) // (4 * nside) + nside
+            place = (number - cap) % (4 * nside)
+            in_ring = nside
+            shift = (ring + nside) & 1
+            rising = (place - (ring - nside + 1) // 2 + nside) >> order
+            falling = (place - (3 * nside - ring + 1) // 2 + nside) >> order
+            if falling == rising:
+                face = (falling & 3) | 4
+            elif falling < rising:
+                face = falling
+            else:
+                face = rising + 8
+        down = ring - (_FACE_RING[face] << order) + 1
+        across = 2 * (place + 1) - _FACE_LONGITUDE[face] * in_ring - shift - 1
+        if across >= 2 * nside:
+            across -= 8 * nside
+        x = (across - down) >> 1
+        y = (-across - down) >> 1
+        out[i] = (face << (2 * order)) + spread_bits(x) + (spread_bits(y) << 1)
+    return out
+
+
+@njit(**_JIT)
 def _neighbours_of_cells(order: int, cells: NDArray) -> NDArray:
     out = np.empty((cells.size, 8), np.int64)
     for i in range(cells.size):
@@ -286,6 +333,12 @@ def ring_of(order: int, cells: ArrayLike) -> NDArray[np.int64]:
     """Return the number in the ring scheme of each nested cell, shape (n,); cells must be valid."""
     check_order(order)
     return _ring_of_cells(order, flat(cells, np.int64))
+
+
+def nested_of(order: int, numbers: ArrayLike) -> NDArray[np.int64]:
+    """Return the nested cell of each number in the ring scheme, shape (n,): the inverse of :func:`ring_of`."""
+    check_order(order)
+    return _cells_of_ring(order, flat(numbers, np.int64))
 
 
 def cell_at(healpix_29: ArrayLike, order: int) -> NDArray[np.int64]:

@@ -8,6 +8,7 @@ doi:10.3847/2041-8205/829/1/L15, and the public alerts user guide of LIGO, Virgo
 """
 
 from pipeline.skymap import sweep
+from pipeline.skymap.circle import fisher_skymap
 from pipeline.skymap.fits import parse_skymap
 from pipeline.skymap.levels import levels, mass_in, region, region_area_deg2, rows_at, searched_areas
 from pipeline.skymap.maps import SkyMap, credible_levels, event_name, make_skymap
@@ -17,6 +18,7 @@ __all__ = [
     "SkyMap",
     "credible_levels",
     "event_name",
+    "fisher_skymap",
     "levels",
     "make_skymap",
     "mass_in",
