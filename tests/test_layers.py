@@ -18,7 +18,7 @@ LAYERS = {
     **dict.fromkeys(["avro", "xmatch", "skymap", "features", "classify", "coincidence"], 3),
     **dict.fromkeys(["science", "filters", "simulate"], 4),
     **dict.fromkeys(["stages", "compat"], 5),
-    **dict.fromkeys(["config", "store", "dumps", "catalogs", "skymaps", "events", "models", "simulation"], 6),
+    **dict.fromkeys(["config", "store", "dumps", "catalogs", "dust", "skymaps", "events", "models", "simulation"], 6),
     **dict.fromkeys(["execute", "nights", "report", "archive", "followup", "streams", "status", "training", "warm"], 7),
     "flows": 7.5,
     "cli": 8,
