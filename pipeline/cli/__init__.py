@@ -19,6 +19,7 @@ _COMMANDS = {
     "report": "Write the report of a night again.",
     "simulate": "Write a simulated night: packets, truth, catalogs, sky map.",
     "catalogs": "List, build and check catalogs.",
+    "events": "Keep the events that notices tell of.",
     "models": "List, train and show classifiers.",
     "serve": "Run the nightly flow on a schedule.",
     "config": "Show the configuration and where each value comes from.",

@@ -98,7 +98,7 @@ class Root:
 
     def dead_temporaries(self) -> list[str]:
         """Return the unfinished small files that killed runs left beside ledgers, leases and schemas."""
-        folders = [paths.LEASES, ".", "*/ledger", "*/schemas", "*/science", "*/science/*"]
+        folders = [paths.LEASES, ".", "*/ledger", "*/schemas", "*/science", "*/science/*", "events/*"]
         found = {path for folder in folders for path in Path(self.folder).glob(f"{folder}/.*.tmp") if _is_dead(path)}
         return sorted(path.relative_to(self.folder).as_posix() for path in found)
 
