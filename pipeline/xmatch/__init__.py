@@ -3,7 +3,7 @@
 from pipeline.xmatch.classes import SourceClasses, build_classes, within_reach
 from pipeline.xmatch.declaration import CatalogColumn, CatalogDeclaration, HostColumns, Motion, parse_declaration
 from pipeline.xmatch.index import MatchIndex, build_index, index_sorted
-from pipeline.xmatch.matching import Nearest, Pairs, nearest, nearest_at, within, within_at
+from pipeline.xmatch.matching import nearest, nearest_at, within, within_at
 from pipeline.xmatch.motion import (
     build_motion_classes,
     julian_epoch,
@@ -12,6 +12,7 @@ from pipeline.xmatch.motion import (
     propagate,
     within_moving,
 )
+from pipeline.xmatch.pairs import Nearest, Pairs
 from pipeline.xmatch.positions import Positions
 
 __all__ = [

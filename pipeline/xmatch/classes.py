@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pipeline.xmatch.index import MatchIndex, index_sorted
-from pipeline.xmatch.matching import Pairs, find_pairs, sort_pairs
+from pipeline.xmatch.matching import find_pairs
+from pipeline.xmatch.pairs import Pairs, sort_pairs
 from pipeline.xmatch.positions import Positions
 
 _LEAST_EXPONENT = 0
@@ -140,12 +141,15 @@ def build_classes(index: MatchIndex, reach_arcsec: ArrayLike) -> SourceClasses:
     rows = kept[np.argsort(exponent, kind="stable")]  # within a class by row, hence by cell
     _, first = np.unique(np.sort(exponent), return_index=True)
     starts = np.append(first, len(rows)).astype(np.int64)
-    columns = (index.healpix_29[rows], index.ra[rows], index.dec[rows], reach[rows])
-    made = [index_sorted(*(column[begin:end] for column in columns[:3])) for begin, end in itertools.pairwise(starts)]
+    cells, ra, dec = index.healpix_29[rows], index.ra[rows], index.dec[rows]
+    made = [index_sorted(cells[begin:end], ra[begin:end], dec[begin:end]) for begin, end in itertools.pairwise(starts)]
     sizes = np.array([0, *(len(item.offsets) for item in made)], dtype=np.int64)
     return SourceClasses(
         rows.astype(np.int64),
-        *columns,
+        cells,
+        ra,
+        dec,
+        reach[rows],
         starts,
         np.concatenate([np.empty(0, np.int64), *(item.offsets for item in made)]),
         np.cumsum(sizes),
@@ -162,7 +166,7 @@ def within_reach(positions: Positions, classes: SourceClasses) -> Pairs:
     Pairs
         Rows are those of the catalog.
     """
-    return sort_pairs(*join_classes(positions, classes, classes.largest_arcsec, with_reach=True))
+    return sort_pairs(len(positions), *join_classes(positions, classes, classes.largest_arcsec, with_reach=True))
 
 
 def join_classes(

@@ -5,7 +5,6 @@ What a position gets depends on itself, its radius and the catalog: never on the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,51 +12,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from pipeline.xmatch.index import MatchIndex
 from pipeline.xmatch.kernel import nearest_rows, rows_within
+from pipeline.xmatch.pairs import Nearest, Pairs, sort_pairs
 from pipeline.xmatch.positions import Positions
 
 _NO_REACH = np.empty(0, dtype=np.float64)
 _LEAST_ROOM = 1024
-
-
-@dataclass(frozen=True, eq=False)
-class Nearest:
-    """The nearest source of each of ``n`` alerts.
-
-    Attributes
-    ----------
-    row : numpy.ndarray of int64, shape (n,)
-        Catalog row, -1 where no source lies within the radius.
-    separation_arcsec : numpy.ndarray of float64, shape (n,)
-        Separation, NaN where there is none.
-    n_neighbours : numpy.ndarray of int32, shape (n,)
-        Sources within the radius.
-    """
-
-    row: NDArray[np.int64]
-    separation_arcsec: NDArray[np.float64]
-    n_neighbours: NDArray[np.int32]
-
-
-@dataclass(frozen=True, eq=False)
-class Pairs:
-    """Every (alert, source) pair within the radius, sorted by alert, then separation, then catalog row; shape (m,)."""
-
-    alert: NDArray[np.int64]
-    row: NDArray[np.int64]
-    separation_arcsec: NDArray[np.float64]
-
-    def __len__(self) -> int:
-        """Return the number of pairs."""
-        return len(self.row)
-
-    def nearest(self, alerts: int) -> Nearest:
-        """Return the nearest source of each of ``alerts`` alerts: its first pair."""
-        row = np.full(alerts, -1, dtype=np.int64)
-        separation = np.full(alerts, np.nan)
-        first = np.flatnonzero(np.diff(self.alert, prepend=-1))
-        row[self.alert[first]] = self.row[first]
-        separation[self.alert[first]] = self.separation_arcsec[first]
-        return Nearest(row, separation, np.bincount(self.alert, minlength=alerts).astype(np.int32))
 
 
 def nearest(
@@ -109,7 +68,7 @@ def nearest_at(positions: Positions, radius_arcsec: ArrayLike, index: MatchIndex
 
 def within_at(positions: Positions, radius_arcsec: ArrayLike, index: MatchIndex) -> Pairs:
     """Find every source within the radius of every position, as :func:`within` does."""
-    return sort_pairs(*find_pairs(positions, radius_arcsec, index, _NO_REACH))
+    return sort_pairs(len(positions), *find_pairs(positions, radius_arcsec, index, _NO_REACH))
 
 
 def find_pairs(
@@ -129,19 +88,13 @@ def find_pairs(
     done = 0
     while done < count or not pieces:
         arrays = np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room, np.float64)
-        done, written = rows_within(done, *queries(positions), radius, *catalog(index), reach_arcsec, *arrays)
+        done, written, _ = rows_within(done, *queries(positions), radius, *catalog(index), reach_arcsec, *arrays)
         pieces.append(tuple(array[:written] for array in arrays))
         room *= 2  # so a position with more pairs than fit is met with room enough in the end
     alert, row, separation = (
         np.concatenate(items) if len(pieces) > 1 else items[0] for items in zip(*pieces, strict=True)
     )
     return alert, row, separation
-
-
-def sort_pairs(alert: NDArray[np.int64], row: NDArray[np.int64], separation_arcsec: NDArray[np.float64]) -> Pairs:
-    """Return pairs by alert, then separation, then catalog row."""
-    by = np.lexsort((row, separation_arcsec, alert))
-    return Pairs(alert[by], row[by], separation_arcsec[by])
 
 
 def radii(radius_arcsec: ArrayLike, count: int) -> NDArray[np.float64]:

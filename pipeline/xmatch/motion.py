@@ -20,7 +20,8 @@ from numpy.typing import ArrayLike, NDArray
 from pipeline.xmatch.classes import SourceClasses, build_classes, join_classes
 from pipeline.xmatch.index import MatchIndex
 from pipeline.xmatch.kernel import separation_arcsec
-from pipeline.xmatch.matching import Nearest, Pairs, find_pairs, radii, sort_pairs
+from pipeline.xmatch.matching import find_pairs, radii
+from pipeline.xmatch.pairs import Nearest, Pairs, sort_pairs
 from pipeline.xmatch.positions import Positions
 
 _JIT: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
@@ -161,7 +162,7 @@ def within_moving(
         years[alert],
     )
     inside = separation <= radius[alert]
-    return sort_pairs(alert[inside], row[inside], separation[inside])
+    return sort_pairs(count, alert[inside], row[inside], separation[inside])
 
 
 def nearest_moving(
