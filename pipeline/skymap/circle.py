@@ -1,7 +1,7 @@
 """Error circles as maps: a position and a radius that holds a stated probability, as a Fisher distribution.
 
-The distribution of Fisher on the sphere has the density ``exp(kappa cos(theta))`` at an angle ``theta`` from its centre:
-a Gaussian where it is narrow, uniform where ``kappa`` is 0. Within ``theta`` lies the probability
+Fisher's distribution on the sphere has the density ``exp(kappa cos(theta))`` at an angle ``theta`` from its centre: a
+Gaussian where it is narrow, uniform where ``kappa`` is 0. Within ``theta`` lies the probability
 ``(1 - exp(-kappa (1 - cos(theta)))) / (1 - exp(-2 kappa))``, from which ``kappa`` follows exactly.
 
 References
@@ -186,8 +186,7 @@ def _is_too_coarse(
         inner = math.exp(-kappa * near)
         here = math.exp(-kappa * height[i])
         outer = math.exp(-kappa * far)
-        if max(inner - here, here - outer) > _LEVEL_STEP * whole:
-            out[i] = True
-        elif kappa * (far - near) > 2.0 * _DENSITY_STEP and inner - math.exp(-2.0 * kappa) > _TAIL * whole:
-            out[i] = True
+        has_probability = inner - math.exp(-2.0 * kappa) > _TAIL * whole
+        level_differs = max(inner - here, here - outer) > _LEVEL_STEP * whole
+        out[i] = level_differs or (has_probability and kappa * (far - near) > 2.0 * _DENSITY_STEP)
     return out
