@@ -75,6 +75,10 @@ class CatalogError(InputError):
     """A catalog, sky map or model is absent, damaged or of another version."""
 
 
+class ServiceError(PipelineError):
+    """A catalog service is down, refuses, or answers what cannot be right; nothing of it was taken over."""
+
+
 class PartError(PipelineError):
     """One part failed; its night fails and names it."""
 

@@ -35,8 +35,8 @@ MODULES = {
 CONSTRAINTS = {"fastapi", "sqlalchemy"}
 """Required by Prefect; named only to keep out versions that it does not work with."""
 
-NOT_YET_USED = {"astroquery", "fsspec", "s3fs", "moto"}
-"""Catalog services and object stores: declared for users and tests that have them in reach, imported by nothing yet."""
+NOT_YET_USED = {"fsspec", "s3fs", "moto"}
+"""Object stores: declared for users and tests that have them in reach, imported by nothing yet."""
 
 TOOLS = {"editables", "hatchling", "ipykernel", "mypy", "pytest", "pytest-timeout", "pytest-xdist", "ruff", "uv"}
 """Run, not imported."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pipeline.cli.fetch import fetch
 from pipeline.cli.options import json_option
 
 if TYPE_CHECKING:
@@ -39,6 +40,9 @@ def command() -> None:
       alertmill catalogs build gcvs gcvs.parquet
       alertmill catalogs verify gcvs
     """
+
+
+command.add_command(fetch)
 
 
 @command.command("list")
