@@ -1,8 +1,7 @@
-"""Declarations, building catalogs from every form of file, opening them, and the command."""
+"""Building catalogs from every form of file, opening them, taking rows, motion and host classes, and the command."""
 
 from __future__ import annotations
 
-import gzip
 import json
 import pickle
 from collections.abc import Callable
@@ -12,92 +11,23 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from astropy.table import MaskedColumn, Table
+from catalog_samples import (
+    EXPECTED,
+    STARS,
+    declare,
+    write_fits,
+    write_parquet,
+    write_text,
+    write_uniform,
+    write_votable,
+)
 from click.testing import CliRunner
 
-from pipeline import catalogs, healpix
-from pipeline.catalogs import building, opened
+from pipeline import catalogs, cosmology, healpix, xmatch
+from pipeline.catalogs import building, payload
 from pipeline.cli.catalogs import command
 from pipeline.errors import CatalogError
-from pipeline.xmatch import CatalogColumn, CatalogDeclaration, HostColumns, Motion, parse_declaration
-
-REAL = {
-    "mangrove": (["mangrove.parquet"], 295_341, 0),
-    "vsx": (["vsx_compact.parquet"], 1_933_544, 0),
-    "gcvs": (["gcvs.parquet"], 59_099, 0),
-    "spicy": (["spicy.parquet"], 117_446, 0),
-    "x3hsp": (["3hsp.csv"], 2_013, 0),
-    "x4lac": (["table-4LAC-DR3-h.fits", "table-4LAC-DR3-l.fits"], 3_814, 0),
-    "openngc": (["openngc.csv.gz"], 13_962, 7),
-}
-
-
-def declare(**changes: object) -> CatalogDeclaration:
-    values: dict[str, object] = {
-        "name": "stars",
-        "doc": "some stars",
-        "source": "made up",
-        "licence": "none",
-        "ra": "RA",
-        "dec": "DE",
-        "radius_arcsec": 2.0,
-        "id": "number",
-        "missing": ["None"],
-        "column": [
-            {"name": "number", "source": "No", "type": "int64", "doc": "number"},
-            {"name": "kind", "source": "Type", "doc": "type"},
-            {"name": "mag", "source": "Vmag", "type": "float32", "unit": "mag", "doc": "V magnitude"},
-        ],
-    }
-    return parse_declaration({**values, **changes}, "stars.toml")
-
-
-STARS = pa.table(
-    {
-        "No": pa.array([2**60 + 1, 2, 3, 4, 5], pa.int64()),
-        "RA": [350.5, 10.25, float("nan"), 120.0, 120.0],
-        "DE": [-89.5, 0.5, 3.0, 45.0, 45.0],
-        "Type": ["RR  ", "None", "EA", "", " M "],
-        "Vmag": [12.5, float("nan"), 13.0, 14.25, None],
-        "unused": [1, 2, 3, 4, 5],
-    }
-)
-# Rows sorted by cell, those of one cell as they came; the third has no position.
-EXPECTED = {2**60 + 1: ("RR", 12.5), 2: (None, None), 4: (None, 14.25), 5: ("M", None)}
-
-
-def write_parquet(folder: Path) -> Path:
-    pq.write_table(STARS.set_column(3, "Type", STARS["Type"].dictionary_encode()), folder / "stars.parquet")
-    return folder / "stars.parquet"
-
-
-def write_text(folder: Path) -> Path:
-    lines = [" No , RA , DE , Type , Vmag , unused"]
-    for row in STARS.to_pylist():
-        texts = ["" if item is None else str(item) for item in row.values()]
-        texts[3] = f'"{row["Type"]}" '
-        lines.append(" , ".join(texts))
-    file = folder / "stars.csv.gz"
-    file.write_bytes(gzip.compress("\n".join(lines).encode()))
-    return file
-
-
-def _astropy_table() -> Table:
-    table = Table({name: STARS[name].to_numpy(zero_copy_only=False) for name in ("No", "RA", "DE")})
-    table["Type"] = np.array(STARS["Type"].to_pylist(), dtype="U4")
-    mag = STARS["Vmag"].to_numpy(zero_copy_only=False).astype(float)
-    table["Vmag"] = MaskedColumn(mag, mask=np.isnan(mag))
-    return table
-
-
-def write_fits(folder: Path) -> Path:
-    _astropy_table().write(folder / "stars.fits")
-    return folder / "stars.fits"
-
-
-def write_votable(folder: Path) -> Path:
-    _astropy_table().write(folder / "stars.vot", format="votable")
-    return folder / "stars.vot"
+from pipeline.xmatch import CatalogDeclaration, parse_declaration
 
 
 @pytest.mark.parametrize("write", [write_parquet, write_text, write_fits, write_votable])
@@ -115,13 +45,17 @@ def test_every_form_of_file_gives_the_same_catalog(write: Callable[[Path], Path]
     assert sorted(item.name for item in (tmp_path / "built").iterdir()) == ["stars"]  # nothing left behind
 
 
+def contents_of(folder: Path) -> dict[str, bytes]:
+    return {item.relative_to(folder).as_posix(): item.read_bytes() for item in folder.rglob("*") if item.is_file()}
+
+
 def test_build_is_repeatable_and_replaces(tmp_path: Path) -> None:
     file = write_parquet(tmp_path)
     first = catalogs.build(declare(), file, tmp_path / "stars")
-    names = sorted(item.name for item in first.path.iterdir())
-    contents = {name: (first.path / name).read_bytes() for name in names}
+    contents = contents_of(first.path)
+    assert {"meta.json", "collection.properties", "stars/partition_info.csv", "index/columns.arrow"} <= set(contents)
     again = catalogs.build(declare(), file, tmp_path / "stars")
-    assert {name: (again.path / name).read_bytes() for name in names} == contents
+    assert contents_of(again.path) == contents
     assert catalogs.build(declare(radius_arcsec=3.0), file, tmp_path / "stars").digest != first.digest
     part = catalogs.build(declare(), file, tmp_path / "stars", covered=healpix.ranges_of(0, [1, 2]))
     assert part.digest != first.digest
@@ -144,22 +78,105 @@ def test_it_pickles_by_path(tmp_path: Path) -> None:
     assert copy.index.healpix_29.tolist() == catalog.index.healpix_29.tolist()
 
 
-def test_take_across_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opened, "ROW_GROUP", 10)
-    monkeypatch.setattr(building, "ROW_GROUP", 10)
-    monkeypatch.setattr(opened, "_GROUPS_KEPT", 3)
+def test_take_across_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(payload, "BATCH", 10)
+    monkeypatch.setattr(building, "BATCH", 7)  # what is written at once need not be what is kept as one
     n = 95
-    rng = np.random.default_rng(0)
-    table = pa.table({"RA": rng.uniform(0, 360, n), "DE": rng.uniform(-90, 90, n), "No": np.arange(n)})
-    pq.write_table(table, tmp_path / "many.parquet")
-    columns = [{"name": "number", "source": "No", "type": "int64"}]
-    catalog = catalogs.build(declare(column=columns), tmp_path / "many.parquet", tmp_path / "many")
+    table = write_uniform(tmp_path / "many.parquet", n)
+    catalog = catalogs.build(declare(), tmp_path / "many.parquet", tmp_path / "many")
     order = catalog.take(np.arange(n), ["number"])["number"].to_numpy()
     np.testing.assert_array_equal(table["RA"].to_numpy()[order], catalog.index.ra)
-    asked = rng.integers(0, n, 300)
-    np.testing.assert_array_equal(catalog.take(asked, ["number"])["number"].to_numpy(), order[asked])
-    assert len(catalog._groups) == 3
+    asked = np.random.default_rng(1).integers(0, n, 300)
+    taken = catalog.take(asked, ["kind", "number"])
+    assert taken.column_names == ["kind", "number"]
+    np.testing.assert_array_equal(taken["number"].to_numpy(), order[asked])
+    assert taken["kind"].to_pylist() == [("RR", "EA", "M")[number % 3] for number in order[asked]]
     assert catalog.take(np.array([], dtype=np.int64), ["number"]).num_rows == 0
+    for row in (-1, n):
+        with pytest.raises(IndexError, match=f"row {row} of {n}"):
+            catalog.take(np.array([0, row]), ["number"])
+
+
+def test_take_reads_only_what_is_asked_for(tmp_path: Path) -> None:
+    """Overwriting the batches that are not asked for changes nothing."""
+    rows = 3 * payload.BATCH
+    numbers = pa.table({"number": np.arange(rows)})
+    with payload.PayloadWriter(tmp_path / "a.arrow", numbers.schema) as writer:
+        for start in range(0, rows, 100_000):
+            writer.write(numbers.slice(start, 100_000))
+    opened_payload = payload.Payload(tmp_path / "a.arrow")
+    size = (tmp_path / "a.arrow").stat().st_size
+    with (tmp_path / "a.arrow").open("r+b") as file:  # the first two batches, 2 MiB each
+        file.seek(4096)
+        file.write(bytes(2 * payload.BATCH * 8 - 4096))
+    assert (tmp_path / "a.arrow").stat().st_size == size
+    asked = np.array([rows - 1, 2 * payload.BATCH + 5])
+    assert opened_payload.take(asked, ["number"])["number"].to_pylist() == asked.tolist()
+
+
+def test_an_empty_answer_is_a_catalog(tmp_path: Path) -> None:
+    file = tmp_path / "none.csv"
+    file.write_text("RA,DE,No,Type,Vmag\n")
+    with pytest.raises(CatalogError, match="none of 0 rows"):
+        catalogs.build(declare(), file, tmp_path / "stars")
+    covered = healpix.ranges_of(3, [7, 8])
+    catalog = catalogs.build(declare(), file, tmp_path / "stars", covered=covered, snapshot_date="2026-02-03")
+    assert (catalog.rows, catalog.covered.tolist(), catalog.snapshot_date) == (0, covered.tolist(), "2026-02-03")
+    assert catalog.take(np.array([], dtype=np.int64), ["kind"]).num_rows == 0
+    assert (xmatch.nearest([10.0], [0.5], 5.0, catalog.index).row == -1).all()
+    with pytest.raises(CatalogError, match="is no day"):
+        catalogs.build(declare(), file, tmp_path / "stars", covered=covered, snapshot_date="20260203")
+
+
+# ------------------------------------------------------------------------------------------------ classes of sources
+def test_motion_and_host_classes(tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    n = 4000
+    table = write_uniform(tmp_path / "plain.parquet", n)
+    speed = rng.exponential(100, n)
+    table = table.append_column("pmRA", pa.array(speed)).append_column("pmDE", pa.array(-speed))
+    distance = np.where(rng.uniform(size=n) < 0.1, np.nan, rng.uniform(1.0, 500.0, n))
+    pq.write_table(table.append_column("dist", pa.array(distance)), tmp_path / "moving.parquet")
+    columns = [
+        {"name": "number", "source": "No", "type": "int64"},
+        {"name": "lum_dist_mpc", "source": "dist", "type": "float64"},
+    ]
+    declaration = declare(
+        column=columns,
+        motion={"pmra": "pmRA", "pmdec": "pmDE"},
+        host={"distance_mpc": "lum_dist_mpc", "radius_kpc": 20},
+    )
+    catalog = catalogs.build(declaration, tmp_path / "moving.parquet", tmp_path / "moving")
+    catalog.verify()
+    order = catalog.take(np.arange(n), ["number"])["number"].to_numpy()
+    pmra, pmdec = catalog.proper_motion
+    np.testing.assert_array_equal(pmra, speed[order])
+    np.testing.assert_array_equal(pmdec, -speed[order])
+    motion, host = catalog.classes("motion"), catalog.classes("host")
+    assert motion is not None
+    assert host is not None
+    expected = xmatch.build_motion_classes(catalog.index, speed[order], -speed[order])
+    for name, array in expected.arrays().items():
+        np.testing.assert_array_equal(motion.arrays()[name], array)
+    # 20 kpc at the angular-diameter distance D_L / (1+z)^2 of the Planck 2018 cosmology, astropy's.
+    near = distance[order[host.rows]]
+    from astropy.cosmology import Planck18
+
+    grid = np.linspace(1e-4, 0.2, 20_000)
+    redshift = np.interp(near, Planck18.luminosity_distance(grid).value, grid)
+    angle = np.degrees(20e-3 / (near / (1 + redshift) ** 2)) * 3600
+    np.testing.assert_allclose(host.reach_arcsec, np.minimum(angle, cosmology.MAX_REACH_ARCSEC), rtol=1e-5)
+    assert sorted(host.rows) == np.flatnonzero(np.isfinite(distance[order])).tolist()
+    assert pickle.loads(pickle.dumps(catalog)).classes("host") is not None
+    with pytest.raises(ValueError, match="is not one of"):
+        catalog.classes("colour")
+    # Motion and hosts decide matches, so they are in the digest.
+    plain = declare(column=columns)
+    digests = {catalogs.build(plain, tmp_path / "moving.parquet", tmp_path / "moving").digest, catalog.digest}
+    assert len(digests) == 2
+    assert catalogs.open_catalog(tmp_path / "moving").classes("host") is None
+    with pytest.raises(CatalogError, match="declares no proper motion"):
+        catalogs.open_catalog(tmp_path / "moving").proper_motion  # noqa: B018
 
 
 # ------------------------------------------------------------------------------------------------ what is refused
@@ -213,7 +230,7 @@ def test_a_failed_build_leaves_the_old_catalog(tmp_path: Path, monkeypatch: pyte
     def full(*arguments: object, **options: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(pq, "write_table", full)
+    monkeypatch.setattr(pq, "write_metadata", full)
     with pytest.raises(CatalogError, match="No space left"):
         catalogs.build(declare(radius_arcsec=9.0), file, tmp_path / "built" / "stars")
     monkeypatch.undo()
@@ -227,24 +244,41 @@ def test_damage_is_found(tmp_path: Path) -> None:
         catalogs.open_catalog(tmp_path / "stars")
     catalog = catalogs.build(declare(), file, tmp_path / "stars")
     catalog.verify()
-    data = (catalog.path / "dec.npy").read_bytes()
-    (catalog.path / "dec.npy").write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-    with pytest.raises(CatalogError, match=r"dec\.npy differs"):
+    data = (catalog.path / "index" / "dec.npy").read_bytes()
+    (catalog.path / "index" / "dec.npy").write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(CatalogError, match=r"index/dec\.npy differs"):
         catalogs.open_catalog(catalog.path).verify()
-    (catalog.path / "dec.npy").write_bytes(data[:-8])
+    (catalog.path / "index" / "dec.npy").write_bytes(data[:-8])
     with pytest.raises(CatalogError, match="bytes instead of"):
         catalogs.open_catalog(catalog.path)
-    (catalog.path / "dec.npy").unlink()
+    (catalog.path / "index" / "dec.npy").unlink()
     with pytest.raises(CatalogError, match="is missing"):
         catalogs.open_catalog(catalog.path)
+    (catalog.path / "index" / "dec.npy").write_bytes(data)
+    tile = next((catalog.path / "stars" / "dataset").rglob("Npix=*.parquet"))
+    kept = tile.read_bytes()
+    tile.write_bytes(kept[:-1])
+    with pytest.raises(CatalogError, match=r"Npix=\d+\.parquet differs"):
+        catalogs.open_catalog(catalog.path).verify()
+    tile.unlink()
+    with pytest.raises(CatalogError, match=r"Npix=\d+\.parquet is missing"):
+        catalogs.open_catalog(catalog.path).verify()
+    columns = catalog.path / "index" / "columns.arrow"
+    whole = columns.read_bytes()
+    columns.write_bytes(bytes(len(whole)))
+    with pytest.raises(CatalogError, match=r"damaged: columns\.arrow"):
+        catalogs.open_catalog(catalog.path).take(np.array([0]), ["number"])
+    columns.write_bytes(whole)
     meta = catalog.path / "meta.json"
     text = meta.read_text()
     for damaged, message in [
         ("{", "damaged"),
         ("[]", "damaged"),
-        ('{"layout": 1}', "damaged"),
-        (text.replace('"layout": 1', '"layout": 9'), "layout 9"),
-        (text.replace('"ra.npy"', '"../ra.npy"'), "other files"),
+        ('{"layout": 2}', "damaged"),
+        ('{"layout": 1}', "layout 1, this version reads 2.*build it again"),
+        (text.replace('"layout": 2', '"layout": 9'), "layout 9"),
+        (text.replace('"index/ra.npy"', '"index/../ra.npy"'), "other files"),
+        (text.replace('"stars/properties"', '"../stars/properties"'), "other files"),
     ]:
         meta.write_text(damaged)
         with pytest.raises(CatalogError, match=message) as caught:
@@ -280,136 +314,6 @@ def test_sexagesimal_angles(tmp_path: Path) -> None:
         catalogs.build(declaration, file, tmp_path / "ngc")
 
 
-# ------------------------------------------------------------------------------------------------ declarations
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"radius": 2}, "unknown key radius"),
-        ({"columns": []}, "unknown key columns"),
-        ({"radius_arcsec": "2"}, "not a number"),
-        ({"radius_arcsec": 0}, "radius_arcsec 0"),
-        ({"radius_arcsec": True}, "not a number"),
-        ({"name": "My Stars"}, "cannot name a catalog"),
-        ({"ra": 5}, "ra of a catalog declaration is not a text"),
-        ({"id": "nothing"}, "id nothing"),
-        ({"position_format": "hours"}, "position_format hours"),
-        ({"delimiter": ";;"}, "delimiter"),
-        ({"missing": "None"}, "not a list"),
-        ({"column": [{"name": "a"}, {"name": "a"}], "id": "a"}, "twice"),
-        ({"column": [{"name": "n_neighbours"}]}, "cannot name a column"),
-        ({"column": [{"name": "a", "type": "float"}]}, "type float"),
-        ({"column": [{"source": "a"}]}, "has no name"),
-        ({"column": [{"name": "a", "colour": "b"}]}, "unknown key colour"),
-        ({"column": ["a"]}, "not a table of texts"),
-        ({"epoch": 20160.0}, "epoch 20160"),
-        ({"margin_arcsec": 1.0}, "margin_arcsec 1.0 is not from radius_arcsec 2.0"),
-        ({"margin_arcsec": 0}, "margin_arcsec 0"),
-        ({"margin_arcsec": float("nan")}, "margin_arcsec nan"),
-        ({"margin_arcsec": "wide"}, "margin_arcsec of a catalog declaration is not a number"),
-        ({"snapshot": 1}, "neither true nor false"),
-        ({"motion": "pm"}, r"\[motion\] of a catalog declaration is not a table"),
-        ({"motion": {"pmra": "a"}}, "needs the columns pmra and pmdec"),
-        ({"motion": {"pmra": "a", "pmdec": 1}}, "needs the columns pmra and pmdec"),
-        ({"motion": {"pmra": "a", "pmdec": "b", "epoch": 2016}}, "unknown key epoch"),
-        ({"host": {"radius_kpc": 30}}, "neither distance_mpc nor redshift"),
-        ({"host": {"redshift": "z"}}, "redshift 'z' is not one of the declared columns"),
-        ({"host": {"redshift": "kind"}}, "redshift is column kind of type string, not a number"),
-        ({"host": {"redshift": "mag", "name": "mag"}}, "name is column mag of type float32, not a text"),
-        ({"host": {"redshift": "mag", "radius_kpc": 0}}, "radius_kpc 0"),
-        ({"host": {"redshift": "mag", "radius_kpc": "far"}}, "radius_kpc of a catalog declaration is not a number"),
-        ({"host": {"redshift": "mag", "radius": 30}}, "unknown key radius"),
-        ({"service": []}, r"\[service\] of a catalog declaration is not a table"),
-        ({"service": {"table": "x"}}, "lacks kind"),
-        ({"service": {"kind": "tap", "deep": {}}}, "deep is not a text, a number or a list"),
-        ({"service": {"kind": "tap", "columns": [1]}}, "columns is not a text"),
-    ],
-)
-def test_wrong_declarations_are_refused(changes: dict[str, object], message: str) -> None:
-    with pytest.raises(CatalogError, match=message) as caught:
-        declare(**changes)
-    assert "stars.toml" in _line(caught)
-
-
-def test_what_a_declaration_lacks_is_named() -> None:
-    with pytest.raises(CatalogError, match="lacks doc, source, licence, ra, dec, radius_arcsec"):
-        parse_declaration({"name": "stars"}, "stars.toml")
-
-
-def test_motion_host_service_and_margin() -> None:
-    plain = declare()
-    assert (plain.margin_arcsec, plain.motion, plain.host, plain.service, plain.snapshot) == (
-        10,
-        None,
-        None,
-        None,
-        False,
-    )
-    full = declare(
-        radius_arcsec=30,
-        motion={"pmra": "pmRA", "pmdec": "pmDE"},
-        host={"redshift": "mag", "name": "kind"},
-        service={"kind": "tap", "table": "x", "chunk": 1000, "columns": ["a", "b"]},
-        snapshot=True,
-    )
-    assert full.margin_arcsec == 30.0
-    assert full.motion == Motion("pmRA", "pmDE")
-    assert full.host == HostColumns(radius_kpc=30.0, redshift="mag", name="kind")
-    assert full.sources() == ["RA", "DE", "pmRA", "pmDE", "No", "Type", "Vmag"]
-    assert parse_declaration(json.loads(json.dumps(full.to_dict())), "again") == full
-    assert declare(margin_arcsec=60).margin_arcsec == 60.0
-
-
-def test_shipped_declarations() -> None:
-    shipped = catalogs.load_declarations()
-    assert {*REAL, "sim_galaxies", "sim_variables", "sim_agn"} <= set(shipped)
-    for name, declaration in shipped.items():
-        assert (catalogs.declarations.packaged_folder() / f"{name}.toml").is_file()
-        assert parse_declaration(declaration.to_dict(), name) == declaration
-        assert all(item.doc for item in declaration.columns), name
-        names = [item.name for item in declaration.fields()]
-        assert len(set(names)) == len(names)
-        assert names[-1] == f"is_{name}_covered"
-    with pytest.raises(CatalogError, match="declared are"):
-        catalogs.get_declaration("none")
-
-
-@pytest.mark.parametrize(
-    ("name", "schema"), [("sim_galaxies", "GALAXIES"), ("sim_variables", "VARIABLES"), ("sim_agn", "AGN")]
-)
-def test_simulated_catalogs_are_declared_as_they_are_written(name: str, schema: str) -> None:
-    from pipeline.simulate import truth
-
-    written = getattr(truth, schema)
-    declaration = catalogs.get_declaration(name)
-    declared = {item.source: item.arrow_type for item in declaration.columns}
-    assert {**declared, declaration.ra: pa.float64(), declaration.dec: pa.float64()} == {
-        field.name: field.type for field in written
-    }
-
-
-def test_own_declarations(tmp_path: Path) -> None:
-    text = 'doc = "d"\nsource = "s"\nlicence = "l"\nra = "a"\ndec = "b"\nradius_arcsec = 5\n'
-    (tmp_path / "own.toml").write_text('name = "own"\n' + text)
-    (tmp_path / "gcvs.toml").write_text('name = "gcvs"\n' + text)
-    loaded = catalogs.load_declarations([tmp_path])
-    assert loaded["own"].radius_arcsec == 5.0
-    assert loaded["gcvs"].ra == "a"  # the user's own replaces the shipped one
-    assert catalogs.load_declarations([tmp_path / "own.toml"])["gcvs"].ra == "ra"
-    (tmp_path / "bad.toml").write_text("name = ")
-    for place, message in [(tmp_path, "cannot be read"), (tmp_path / "none", "does not exist")]:
-        with pytest.raises(CatalogError, match=message) as caught:
-            catalogs.load_declarations([place])
-        _line(caught)
-
-
-def test_column_types() -> None:
-    assert CatalogColumn("a", "int32", "A").arrow_type == pa.int32()
-    fields = {item.name: item for item in declare().fields()}
-    assert list(fields)[:3] == ["xm_stars_id", "xm_stars_kind", "xm_stars_mag"]
-    assert fields["xm_stars_mag"].metadata == {b"unit": b"mag", b"doc": b"stars: V magnitude"}
-    assert not fields["is_stars_covered"].nullable
-
-
 # ------------------------------------------------------------------------------------------------ command, real data
 def test_command(tmp_path: Path) -> None:
     file, folder = write_parquet(tmp_path), str(tmp_path / "built")
@@ -438,17 +342,3 @@ def test_command(tmp_path: Path) -> None:
     for name in ("list", "build", "info", "verify"):
         shown = runner.invoke(command, [name, "--help"]).output
         assert "Example" in shown
-
-
-@pytest.mark.parametrize("name", REAL)
-def test_real_catalog(name: str, shared_data: Path, tmp_path: Path) -> None:
-    files, rows, without_position = REAL[name]
-    paths = [shared_data / "catalogs" / file for file in files]
-    catalog = catalogs.build(catalogs.get_declaration(name), paths, tmp_path / name)
-    assert (catalog.rows, catalog.rows_without_position) == (rows, without_position)
-    catalog.verify()
-    table = catalog.take(np.arange(0, rows, max(1, rows // 1000)), [item.name for item in catalog.declaration.columns])
-    for column in table.columns:
-        assert column.null_count < len(column)
-        if pa.types.is_string(column.type):
-            assert all(text is None or (text and text == text.strip()) for text in column.to_pylist())

@@ -1,9 +1,12 @@
-"""Catalog files (Parquet, text, FITS, VOTable) to one table of declared columns."""
+"""Catalog files (Parquet, text, FITS, VOTable, HATS folders) to tables of declared columns, some rows at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import gzip
+import zlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,9 +14,15 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from pipeline.catalogs.hats import open_hats
 from pipeline.errors import CatalogError
 from pipeline.xmatch import CatalogDeclaration
 
+Columns = dict[str, pa.ChunkedArray]
+
+_BATCH = 262_144
+_BLOCK_BYTES = 8 << 20
+_HEAD_BYTES = 65_536
 _SUFFIXES = {
     "parquet": (".parquet", ".pq"),
     "text": (".csv", ".csv.gz", ".tsv", ".txt", ".txt.gz"),
@@ -25,48 +34,78 @@ _SEXAGESIMAL = (
 )
 
 
-def read_table(file: Path, declaration: CatalogDeclaration) -> pa.Table:
-    """Read one catalog file.
-
-    Parameters
-    ----------
-    file : path
-        Its form is told by the end of its name.
-    declaration : CatalogDeclaration
-        Which columns to take and what they are.
-
-    Returns
-    -------
-    pyarrow.Table
-        ``ra``, ``dec`` (degrees; null where there is no position) and the declared columns by our names and types.
+def form_of(file: Path) -> str:
+    """Return the form of a catalog file: ``parquet``, ``text``, ``fits``, ``votable``; ``hats`` is a folder.
 
     Raises
     ------
     CatalogError
-        The file is absent, damaged, of unknown form, lacks a column, or holds what its declared type cannot.
+        It is absent, or of a form that its name does not tell.
     """
+    if file.is_dir():
+        return "hats"
     if not file.is_file():
         raise CatalogError(f"catalog file {file} does not exist")
     form = next((name for name, ends in _SUFFIXES.items() if file.name.lower().endswith(ends)), None)
     if form is None:
         known = ", ".join(end for ends in _SUFFIXES.values() for end in ends)
         raise CatalogError(f"the form of catalog file {file.name} is not known by its name", mend=f"known are {known}")
-    names = list(dict.fromkeys([declaration.ra, declaration.dec, *(item.source for item in declaration.columns)]))
-    read = {"parquet": _parquet, "text": _text, "fits": _fits, "votable": _votable}[form]
+    return form
+
+
+def read_tables(file: Path, declaration: CatalogDeclaration) -> Iterator[pa.Table]:
+    """Read one catalog file, some rows at a time.
+
+    Parameters
+    ----------
+    file : path
+        Its form is told by the end of its name; a folder is a HATS catalog.
+    declaration : CatalogDeclaration
+        Which columns to take and what they are.
+
+    Yields
+    ------
+    pyarrow.Table
+        ``ra``, ``dec`` (degrees; null where there is no position), ``pmra``, ``pmdec`` (mas/yr) where the catalog
+        declares proper motion, and the declared columns as ``column <our name>`` with our types.
+
+    Raises
+    ------
+    CatalogError
+        The file is absent, damaged, of unknown form, lacks a column, or holds what its declared type cannot.
+    """
+    read = {"parquet": _parquet, "text": _text, "fits": _fits, "votable": _votable, "hats": _hats}[form_of(file)]
+    rows = 0
     try:
-        raw = read(file, names, declaration)
-    except (OSError, ValueError, pa.ArrowException, IndexError, TypeError) as error:
+        for raw in read(file, declaration.sources(), declaration):
+            table = _typed(raw, file, declaration)
+            yield table
+            rows += len(table)
+    except CatalogError as error:
+        if error.row is not None:  # of the piece that was read
+            error.row += rows
+        raise
+    except (OSError, ValueError, pa.ArrowException, IndexError, TypeError, EOFError, zlib.error) as error:
         raise CatalogError(f"catalog file cannot be read: {error}", source=str(file)) from error
-    cleaned = {name: _clean(raw[name], declaration.missing) for name in names}
+
+
+def _typed(raw: Columns, file: Path, declaration: CatalogDeclaration) -> pa.Table:
+    cleaned = {name: _clean(data, declaration.missing) for name, data in raw.items()}
+
+    def where(name: str) -> str:
+        return f"{file}, column {name}"
+
+    form, ra, dec = declaration.position_format, declaration.ra, declaration.dec
     columns = {
-        "ra": _angle(cleaned[declaration.ra], declaration.position_format, 15.0, f"{file}, column {declaration.ra}"),
-        "dec": _angle(cleaned[declaration.dec], declaration.position_format, 1.0, f"{file}, column {declaration.dec}"),
+        "ra": _angle(cleaned[ra], form, 15.0, where(ra)),
+        "dec": _angle(cleaned[dec], form, 1.0, where(dec)),
     }
+    if declaration.motion:
+        for ours, source in (("pmra", declaration.motion.pmra), ("pmdec", declaration.motion.pmdec)):
+            columns[ours] = _cast(cleaned[source], pa.float64(), where(source))
     for item in declaration.columns:
-        columns[f"column {item.name}"] = _cast(cleaned[item.source], item.arrow_type, f"{file}, column {item.source}")
-    return pa.table(
-        list(columns.values()), names=["ra", "dec", *(f"column {item.name}" for item in declaration.columns)]
-    )
+        columns[f"column {item.name}"] = _cast(cleaned[item.source], item.arrow_type, where(item.source))
+    return pa.table(columns)
 
 
 def _need(present: Sequence[str], names: Sequence[str], file: Path) -> None:
@@ -77,55 +116,80 @@ def _need(present: Sequence[str], names: Sequence[str], file: Path) -> None:
         )
 
 
-def _parquet(file: Path, names: list[str], declaration: CatalogDeclaration) -> dict[str, pa.ChunkedArray]:
+def _parquet(file: Path, names: list[str], declaration: CatalogDeclaration) -> Iterator[Columns]:
     with pq.ParquetFile(file) as opened:
         _need(opened.schema_arrow.names, names, file)
-        table = opened.read(columns=names)
-    return {name: table.column(name) for name in names}
+        for batch in opened.iter_batches(_BATCH, columns=names):
+            yield {name: pa.chunked_array([batch.column(name)]) for name in names}
 
 
-def _text(file: Path, names: list[str], declaration: CatalogDeclaration) -> dict[str, pa.ChunkedArray]:
-    parse = pa.csv.ParseOptions(delimiter=declaration.delimiter)
-    with pa.csv.open_csv(file, parse_options=parse) as opened:
-        headers = opened.schema.names
-    by_name = {header.strip().strip('"').strip(): header for header in headers}
-    _need(list(by_name), names, file)
-    wanted = [by_name[name] for name in names]
+def _hats(folder: Path, names: list[str], declaration: CatalogDeclaration) -> Iterator[Columns]:
+    for file in open_hats(folder).files():
+        yield from _parquet(file, names, declaration)
+
+
+def _text(file: Path, names: list[str], declaration: CatalogDeclaration) -> Iterator[Columns]:
     # Everything as text first: what a type cannot hold is then told by its value, not guessed from the first block.
-    convert = pa.csv.ConvertOptions(include_columns=wanted, column_types=dict.fromkeys(wanted, pa.string()))
-    table = pa.csv.read_csv(file, parse_options=parse, convert_options=convert)
-    return {name: table.column(by_name[name]) for name in names}
+    with open_text(file, declaration.delimiter) as opened:
+        by_name = text_columns(opened.schema)
+    _need(list(by_name), names, file)
+    with open_text(file, declaration.delimiter, [by_name[name] for name in names]) as opened:
+        for batch in opened:
+            yield {name: pa.chunked_array([batch.column(by_name[name])]) for name in names}
 
 
-def _fits(file: Path, names: list[str], declaration: CatalogDeclaration) -> dict[str, pa.ChunkedArray]:
+def text_columns(schema: pa.Schema) -> dict[str, str]:
+    """Return the column names of a text file as they stand there, by what they are without padding and quotes."""
+    return {header.strip().strip('"').strip(): header for header in schema.names}
+
+
+def open_text(file: Path, delimiter: str, columns: Sequence[str] | None = None) -> pa.csv.CSVStreamingReader:
+    """Open a delimited text file (compressed or not) to be read block by block, columns (default all) as text."""
+    parse = pa.csv.ParseOptions(delimiter=delimiter)
+    if columns is None:
+        with pa.csv.open_csv(file, parse_options=parse) as opened:
+            columns = opened.schema.names
+    convert = pa.csv.ConvertOptions(include_columns=columns, column_types=dict.fromkeys(columns, pa.string()))
+    read = pa.csv.ReadOptions(block_size=_BLOCK_BYTES)
+    return pa.csv.open_csv(file, read_options=read, parse_options=parse, convert_options=convert)
+
+
+def _fits(file: Path, names: list[str], declaration: CatalogDeclaration) -> Iterator[Columns]:
     from astropy.table import Table
 
-    return _astropy(Table.read(file, format="fits", hdu=1, unit_parse_strict="silent"), names, file)
+    table = Table.read(file, format="fits", hdu=1, unit_parse_strict="silent", memmap=True)
+    yield from _astropy(table, names, file)
 
 
-def _votable(file: Path, names: list[str], declaration: CatalogDeclaration) -> dict[str, pa.ChunkedArray]:
+def _votable(file: Path, names: list[str], declaration: CatalogDeclaration) -> Iterator[Columns]:
     from astropy.io.votable import parse_single_table
 
-    return _astropy(parse_single_table(file, verify="ignore").to_table(use_names_over_ids=True), names, file)
+    with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as opened:
+        head = opened.read(_HEAD_BYTES).upper()
+    if b"<!DOCTYPE" in head or b"<!ENTITY" in head:
+        raise CatalogError(
+            "a VOTable with a document type (DTD, entities) is not read", source=str(file), mend="remove its DOCTYPE"
+        )
+    yield from _astropy(parse_single_table(file, verify="ignore").to_table(use_names_over_ids=True), names, file)
 
 
-def _astropy(table: object, names: list[str], file: Path) -> dict[str, pa.ChunkedArray]:
-    _need(table.colnames, names, file)  # type: ignore[attr-defined]
-    arrays = {}
-    for name in names:
-        values = np.ma.asarray(table[name])  # type: ignore[index]
-        data, mask = np.ma.getdata(values), np.ma.getmaskarray(values)
-        if data.ndim != 1:
-            raise CatalogError(f"column {name} holds {data.ndim - 1}-dimensional values", source=str(file))
-        if data.dtype.kind in "SO":
-            texts = [item.decode("utf-8", "replace") if isinstance(item, bytes) else str(item) for item in data]
-            array = pa.array(texts, mask=mask, type=pa.string())
-        elif data.dtype.kind == "U":
-            array = pa.array(data.tolist(), mask=mask, type=pa.string())
-        else:
-            array = pa.array(data.astype(data.dtype.newbyteorder("=")), mask=mask)
-        arrays[name] = pa.chunked_array([array])
-    return arrays
+def _astropy(table: Any, names: list[str], file: Path) -> Iterator[Columns]:
+    _need(table.colnames, names, file)
+    for start in range(0, max(len(table), 1), _BATCH):
+        yield {name: pa.chunked_array([_to_arrow(table[name][start : start + _BATCH], name, file)]) for name in names}
+
+
+def _to_arrow(column: Any, name: str, file: Path) -> pa.Array:
+    values = np.ma.asarray(column)
+    data, mask = np.ma.getdata(values), np.ma.getmaskarray(values)
+    if data.ndim != 1:
+        raise CatalogError(f"column {name} holds {data.ndim - 1}-dimensional values", source=str(file))
+    if data.dtype.kind in "SO":
+        texts = [item.decode("utf-8", "replace") if isinstance(item, bytes) else str(item) for item in data.tolist()]
+        return pa.array(texts, mask=mask, type=pa.string())
+    if data.dtype.kind == "U":
+        return pa.array(data.tolist(), mask=mask, type=pa.string())
+    return pa.array(data.astype(data.dtype.newbyteorder("=")), mask=mask)
 
 
 def _clean(data: pa.ChunkedArray, missing: Sequence[str]) -> pa.ChunkedArray:

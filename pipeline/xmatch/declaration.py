@@ -23,7 +23,7 @@ TYPES: dict[str, pa.DataType] = {
 POSITION_FORMATS = ("deg", "microdeg", "sexagesimal")
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_]*")
-_RESERVED = {"id", "separation_arcsec", "n_neighbours"}
+_RESERVED = {"id", "ra", "dec", "separation_arcsec", "n_neighbours"}
 _LEAST_MARGIN_ARCSEC = 10.0
 _NUMBERS = ("radius_arcsec", "epoch", "margin_arcsec")
 _NOT_TEXTS = (*_NUMBERS, "missing", "motion", "host", "service", "snapshot")
