@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from astropy.io import fits
 
 from pipeline import healpix
 from pipeline.schema import column, from_columns
+from pipeline.stages import host
 from pipeline.store.ledger import write_ledger, zero_counts
 from pipeline.store.parts import pruning, write_part
 from pipeline.store.root import Root, open_root
@@ -29,6 +31,7 @@ ADDED = [
     column("filter_bright", pa.bool_(), nullable=False, doc="bright"),
 ]
 SCIENCE = pa.schema([*FLAT, *ADDED])
+HOSTED = pa.schema([*SCIENCE, *host.produces()])
 CUTOUT = pa.struct([("fileName", pa.string()), ("stampData", pa.binary())])
 CUTOUTS = pa.schema(
     [pa.field("alert_id", pa.int64())]
@@ -46,17 +49,24 @@ FIRST_ID = 2**53 + 1  # one past what a float64 can hold
 
 
 def write_archive(
-    folder: Path, nights: dict[int, list[int]] | None = None, *, survey: str = "ztf", seed: int = 1
+    folder: Path,
+    nights: dict[int, list[int]] | None = None,
+    *,
+    survey: str = "ztf",
+    seed: int = 1,
+    hosts: bool = False,
 ) -> Root:
     """Write an archive of ``{night: [rows of each part]}``; every night lies in its own decade of right ascension."""
     root = open_root(folder, create=True)
     nights = {20181129: [40, 30], 20181130: [20], 20181202: []} if nights is None else nights
     for number, (night, sizes) in enumerate(nights.items()):
-        write_night(root, survey, night, sizes, number=number, seed=seed)
+        write_night(root, survey, night, sizes, number=number, seed=seed, hosts=hosts)
     return root
 
 
-def write_night(root: Root, survey: str, night: int, sizes: list[int], *, number: int = 0, seed: int = 1) -> None:
+def write_night(
+    root: Root, survey: str, night: int, sizes: list[int], *, number: int = 0, seed: int = 1, hosts: bool = False
+) -> None:
     """Write one night and its ledger."""
     parts: list[dict[str, Any]] = []
     exposures = links = 0
@@ -70,6 +80,8 @@ def write_night(root: Root, survey: str, night: int, sizes: list[int], *, number
             "provenance": (provenance_table(alerts), PROVENANCE),
             "science": (science_table(alerts, rng), SCIENCE),
         }
+        if hosts:
+            tables["science"] = (with_hosts(tables["science"][0]), HOSTED)
         name = f"part-0000000{number}-{index:05d}-000"
         files = {key: _write(root, survey, key, night, name, table, schema) for key, (table, schema) in tables.items()}
         parts.append({"name": name, "rows": rows, "source": 0, **pruning(alerts), "files": files})
@@ -208,6 +220,30 @@ def science_table(alerts: pa.Table, rng: np.random.Generator) -> pa.Table:
     }
     flat = {name: alerts.column(name) for name in FLAT.names}
     return from_columns(flat | added, SCIENCE)
+
+
+def with_hosts(science: pa.Table) -> pa.Table:
+    """Return the science table with a host where a galaxy matched; of every sixth row the distance's error is known."""
+    near = science.column("xm_galaxies_name").is_valid()
+    rows = np.arange(science.num_rows)
+    numbers = {
+        "host_separation_arcsec": science.column("xm_galaxies_separation_arcsec").to_numpy(),
+        "host_separation_kpc": 1.0 + rows % 7,
+        "host_distance_mpc": science.column("xm_galaxies_lum_dist_mpc").to_numpy(),
+        "host_distance_err_mpc": np.where(rows % 6 == 0, 4.5, np.nan),
+        "host_redshift": np.where(rows % 2 == 0, 0.03, np.nan),
+    }
+    texts = {"host_catalog": pa.array(["galaxies"] * len(rows)), "host_name": science.column("xm_galaxies_name")}
+    texts["host_alias"] = pa.array([f"2MASS {row}" for row in rows.tolist()])
+    columns = {name: pa.array(values, pa.float64(), from_pandas=True) for name, values in numbers.items()}
+    columns |= {
+        name: values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+        for name, values in texts.items()
+    }
+    for item in host.produces():
+        values = columns.get(item.name, pa.nulls(len(rows), item.type))
+        science = science.append_column(item, pc.if_else(near, values, pa.scalar(None, item.type)))
+    return science
 
 
 def raw_table(alerts: pa.Table) -> pa.Table:

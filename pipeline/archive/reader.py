@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import paths
+from pipeline.archive import luminosities
 from pipeline.archive.listing import (
     DECLARED,
     parts_of,
@@ -20,7 +21,7 @@ from pipeline.archive.listing import (
     schema_of_parts,
 )
 from pipeline.archive.pruning import Cone, Nights, Part, choose_nights, parse_mjd, prune
-from pipeline.archive.rows import read_rows, rows_of_ids
+from pipeline.archive.rows import points_of, read_rows, rows_of_ids
 from pipeline.archive.selection import NIGHT, Selection, check_where, choose_columns
 from pipeline.errors import InputError, StoreError
 from pipeline.store.ledger import read_ledger
@@ -146,6 +147,8 @@ class Archive:
         where: pc.Expression | None = None,
         release: str = "main",
         survey: str | None = None,
+        luminosity: bool = False,
+        dust_map: str | Path | None = None,
     ) -> Selection:
         """Select from ``science``: ids, positions, times, magnitudes and every added value; what most people read.
 
@@ -165,6 +168,11 @@ class Archive:
             Release of the science dataset.
         survey : str, optional
             Needed if the archive holds several.
+        luminosity : bool
+            Add absolute magnitude and luminosity at the host's distance (``lum_*``): as the release has them, else
+            made while reading.
+        dust_map : str or path, optional
+            With ``luminosity``: correct for extinction by this map (see :mod:`pipeline.dust`), whatever is stored.
 
         Returns
         -------
@@ -174,9 +182,16 @@ class Archive:
         Raises
         ------
         InputError
-            A night, column, survey or release that is not there, or a condition that cannot be used.
+            A night, column, survey or release that is not there, or a condition that cannot be used; luminosities are
+            asked for and the release has no hosts.
         """
-        return self._select("science", nights, columns, cone, mjd, where, release, survey)
+        if luminosity and columns is not None:
+            asked = [columns] if isinstance(columns, str) else list(columns)
+            columns = [name for name in asked if name not in luminosities.COLUMNS]
+        chosen = self._select("science", nights, columns, cone, mjd, where, release, survey)
+        if not luminosity:
+            return chosen
+        return chosen.with_luminosities(luminosities.of_survey(self._resolve(survey), dust_map), is_all=columns is None)
 
     def alerts(
         self,
@@ -241,10 +256,12 @@ class Archive:
         if NIGHT.name not in schema.names:
             schema = schema.append(NIGHT)
         chosen = choose_columns(columns, schema, dataset)
+        luminosities.check_stored(where, schema)
         check_where(where, schema, dataset)
         circle = None if cone is None else Cone.parse(cone)
         times = parse_mjd(mjd)
-        return Selection(dataset, tuple(prune(parts, circle, times)), schema, chosen, where, circle, times)
+        luminous = luminosities.of_survey(name)
+        return Selection(dataset, tuple(prune(parts, circle, times)), schema, chosen, where, circle, times, luminous)
 
     def _parts(self, survey: str | None, nights: Nights, dataset: str, release: str) -> list[Part]:
         present = [] if survey is None else self.nights(survey)
@@ -285,7 +302,9 @@ class Archive:
         return pa.schema([*own, *native, pa.field("origin_added", pa.string())])
 
     # -------------------------------------------------------------------------------------- single alerts
-    def light_curve(self, alert_id: int, *, nights: Nights = None, survey: str | None = None) -> pa.Table:
+    def light_curve(
+        self, alert_id: int, *, nights: Nights = None, survey: str | None = None, luminosity: bool = False
+    ) -> pa.Table:
         """Return the light curve of one alert, one row per measurement, in time order.
 
         Parameters
@@ -294,6 +313,8 @@ class Archive:
             ZTF candid, Rubin or ELAsTiCC diaSourceId.
         nights : optional
             Where to look; naming the night spares reading the ids of all others.
+        luminosity : bool
+            Add ``absolute_mag`` and ``nu_lnu_erg_s`` of every point at the distance of the alert's host.
 
         Returns
         -------
@@ -303,8 +324,15 @@ class Archive:
         Raises
         ------
         InputError
-            No such alert.
+            No such alert; luminosities are asked for and the release has no hosts.
         """
+        if luminosity:
+            wanted = pc.field("alert_id") == int(alert_id)
+            chosen = self.science(nights, columns=["alert_id"], where=wanted, survey=survey)
+            found = chosen.light_curves(luminosity=True)
+            if found.num_rows == 0:
+                raise InputError(f"no alerts for alert {alert_id}", mend="check the id and the nights")
+            return points_of(found.column("light_curve").combine_chunks())
         return self._nested(alert_id, "light_curve", nights, survey)
 
     def upper_limits(self, alert_id: int, *, nights: Nights = None, survey: str | None = None) -> pa.Table:
@@ -332,9 +360,7 @@ class Archive:
 
     def _nested(self, alert_id: int, column: str, nights: Nights, survey: str | None) -> pa.Table:
         table = self._fetch(np.array([alert_id], dtype=np.int64), "alerts", ["alert_id", column], nights, survey)
-        row = table.column(column).combine_chunks()
-        fields = [pa.field(child.name, child.type.value_type, metadata=child.metadata) for child in row.type]
-        return pa.table([values.flatten() for values in row.flatten()], schema=pa.schema(fields))
+        return points_of(table.column(column).combine_chunks())
 
     def _fetch(
         self, ids: np.ndarray, dataset: str, columns: list[str] | None, nights: Nights, survey: str | None

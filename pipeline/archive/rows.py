@@ -72,6 +72,12 @@ def schema_of_file(path: str) -> pa.Schema:
         return file.schema_arrow.remove_metadata()
 
 
+def points_of(nested: pa.StructArray) -> pa.Table:
+    """Return the lists of one row of struct-of-lists as columns."""
+    fields = [pa.field(child.name, child.type.value_type, metadata=child.metadata) for child in nested.type]
+    return pa.table([values.flatten() for values in nested.flatten()], schema=pa.schema(fields))
+
+
 @contextmanager
 def _opened(path: str) -> Iterator[pq.ParquetFile]:
     try:

@@ -14,9 +14,11 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from pyarrow import fs
 
+from pipeline.archive.luminosities import COLUMNS, Luminosities, with_luminosities
 from pipeline.archive.pruning import Cone, Part
 from pipeline.archive.rows import file_of, read_rows, rows_of_ids
 from pipeline.errors import InputError, PartError
+from pipeline.stages.luminosity import REQUIRES
 
 if TYPE_CHECKING:
     import duckdb
@@ -52,6 +54,10 @@ class Selection:
         Cut exactly, after pruning.
     mjd : tuple of float, optional
         First and last time (TAI), both included.
+    luminous : Luminosities, optional
+        How the survey's luminosities are made, where that is known.
+    made : tuple of str
+        Columns of ``full_schema`` that are made while reading and stand in no file.
     """
 
     dataset: str
@@ -61,6 +67,8 @@ class Selection:
     where: pc.Expression | None = None
     cone: Cone | None = None
     mjd: tuple[float, float] | None = None
+    luminous: Luminosities | None = None
+    made: tuple[str, ...] = ()
 
     @property
     def schema(self) -> pa.Schema:
@@ -79,6 +87,33 @@ class Selection:
         rows = sum(part.rows for part in self.parts)
         size = f"{len(self.parts)} parts, up to {rows:,} rows, {len(self.columns)} columns"
         return f"<Selection of {self.dataset}: {told}, {size}>"
+
+    def with_luminosities(self, luminous: Luminosities | None, *, is_all: bool) -> Selection:
+        """Return the selection with ``lum_*`` added, made while reading where they are not stored.
+
+        Parameters
+        ----------
+        luminous : Luminosities, optional
+            How they are made; with a dust map of its own, what is stored is not used.
+        is_all : bool
+            Every column was asked for: ``night`` stays last.
+
+        Raises
+        ------
+        InputError
+            The dataset has no hosts.
+        """
+        stored = self.full_schema.names
+        is_fresh = luminous is not None and luminous.dust is not None
+        last = [NIGHT.name] if is_all else []
+        kept = [name for name in self.columns if name not in (*last, *COLUMNS)]
+        return replace(
+            self,
+            full_schema=with_luminosities(self.full_schema),
+            columns=(*kept, *COLUMNS, *last),
+            luminous=luminous,
+            made=tuple(name for name in COLUMNS if is_fresh or name not in stored),
+        )
 
     # ------------------------------------------------------------------------------------------ reading
     def batches(self) -> Iterator[pa.RecordBatch]:
@@ -129,7 +164,7 @@ class Selection:
         except ImportError as error:
             raise _not_installed("duckdb") from error
         connection = connection or duckdb.connect()
-        if self.cone is not None or self.mjd is not None or not self.parts:
+        if self.cone is not None or self.mjd is not None or self._made_here or not self.parts:
             return connection.from_arrow(self.to_arrow())
         source = self._files(self.parts)
         if self.where is not None:
@@ -145,7 +180,7 @@ class Selection:
             return int(self._files(self.parts).count_rows(filter=self._condition())) if self.parts else 0
         return sum(batch.num_rows for batch in replace(self, columns=("alert_id",)).batches())
 
-    def light_curves(self, *, upper_limits: bool = False) -> pa.Table:
+    def light_curves(self, *, upper_limits: bool = False, luminosity: bool = False) -> pa.Table:
         """Read with the light curve of every row beside it.
 
         The ``alerts`` part that belongs to each part is zipped by position and its alert ids are verified.
@@ -154,6 +189,9 @@ class Selection:
         ----------
         upper_limits : bool
             Also add the non-detections.
+        luminosity : bool
+            Add to every point, at the distance of the row's host, the lists ``absolute_mag`` (null where the flux is
+            not positive) and ``nu_lnu_erg_s``; null where there is no distance.
 
         Returns
         -------
@@ -165,10 +203,14 @@ class Selection:
         ------
         PartError
             The two datasets do not hold the same alerts.
+        InputError
+            Luminosities are asked for, and the dataset has no hosts.
         """
         nested = ["light_curve", "upper_limits"] if upper_limits else ["light_curve"]
         nested = [name for name in nested if name not in self.columns]
-        with_id = self if "alert_id" in self.columns else replace(self, columns=("alert_id", *self.columns))
+        luminous = self._luminosities() if luminosity else None
+        needed = ["alert_id", *(luminous.needed_for_points(self.full_schema) if luminous else [])]
+        with_id = replace(self, columns=tuple(dict.fromkeys([*self.columns, *needed])))
         tables = []
         for part in self.parts:
             table = replace(with_id, parts=(part,)).to_arrow()
@@ -178,17 +220,35 @@ class Selection:
             found = read_rows(file_of(part, "alerts"), rows, ["alert_id", *nested])
             if not found.column("alert_id").equals(table.column("alert_id")):
                 raise PartError(f"alerts and {self.dataset} do not hold the same alerts", part=part.name)
-            table = table.select(list(self.columns))
-            for name in nested:
-                table = table.append_column(found.schema.field(name), found.column(name))
-            tables.append(table)
+            tables.append(self._beside(table, found, nested, luminous))
         if tables:
             return pa.concat_tables(tables)
         from pipeline.tables import ALERTS
 
-        return pa.schema([*self.schema, *(ALERTS.field(name) for name in nested)]).empty_table()
+        nothing = pa.schema([*self.schema, *(ALERTS.field(name) for name in nested)]).empty_table()
+        return self._beside(with_id.schema.empty_table(), nothing, nested, luminous)
+
+    def _beside(self, table: pa.Table, found: pa.Table, nested: list[str], luminous: Luminosities | None) -> pa.Table:
+        """Return the columns asked for with the nested ones of the same rows, with luminosities where asked for."""
+        out = table.select(list(self.columns))
+        for name in nested:
+            field, column = found.schema.field(name), found.column(name)
+            if luminous is not None and name == "light_curve":
+                column = luminous.add_to_points(column, table)
+                field = field.with_type(column.type)
+            out = out.append_column(field, column)
+        return out
+
+    def _luminosities(self) -> Luminosities:
+        if self.luminous is None:
+            raise InputError(f"luminosities of {self.dataset} cannot be made: the survey's bands are not known")
+        return self.luminous
 
     # ----------------------------------------------------------------------------------------- the scan
+    @property
+    def _made_here(self) -> bool:
+        return not set(self.made).isdisjoint(self.columns)
+
     @property
     def _is_cut(self) -> bool:
         return self.cone is not None or self.mjd is not None
@@ -212,7 +272,9 @@ class Selection:
     def _scan(self, parts: Sequence[Part], condition: Any, cone: Cone | None) -> Iterator[pa.RecordBatch]:
         if not parts:
             return
-        needed = list(dict.fromkeys([*self.columns, *(["ra", "dec"] if cone else [])]))
+        stored = [name for name in self.columns if name not in self.made]
+        beside = [*(["ra", "dec"] if cone else []), *(REQUIRES if self._made_here else [])]
+        needed = list(dict.fromkeys([*stored, *beside]))
         heavy = any(pa.types.is_nested(field.type) for field in self.schema)
         scanner = self._files(parts).scanner(
             columns=needed,
@@ -227,13 +289,19 @@ class Selection:
                     inside = cone.contains(batch.column("ra").to_numpy(), batch.column("dec").to_numpy())
                     batch = batch.filter(pa.array(inside))
                 if batch.num_rows:
-                    yield pa.RecordBatch.from_arrays([batch.column(name) for name in self.columns], schema=self.schema)
+                    yield self._shaped(batch)
         except OSError as error:
             raise PartError(
                 f"a file that the ledger lists cannot be read: {error}",
                 dataset=self.dataset,
                 mend="open the archive again if it was just rerun, else run `alertmill verify`",
             ) from error
+
+    def _shaped(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Return the columns asked for, those made here included."""
+        made = self._luminosities().columns_of(batch) if self._made_here else {}
+        columns = [made[name].combine_chunks() if name in self.made else batch.column(name) for name in self.columns]
+        return pa.RecordBatch.from_arrays(columns, schema=self.schema)
 
     def _files(self, parts: Sequence[Part]) -> ds.FileSystemDataset:
         return ds.FileSystemDataset.from_paths(
