@@ -14,13 +14,14 @@ from pathlib import Path
 import fastavro
 import numpy as np
 
-from pipeline import catalogs
+from pipeline import catalogs, healpix
 from pipeline.config import Config, Execution
 from pipeline.dumps import Reader, datums, list_sources, segments
 from pipeline.dumps.deflate import HEADER_BYTES, find_block
 from pipeline.nights import drive
 from pipeline.nights.run import prepare
 from pipeline.simulation import simulate
+from pipeline.skymap import SKY_DEG2, fisher_skymap, make_skymap, sweep, volume_levels
 
 _NIGHT = 20240101
 _ALERTS = 400
@@ -37,6 +38,7 @@ def warm(surveys: tuple[str, ...] = ("ztf", "lsst")) -> int:
 def _run_night(folder: Path, survey: str) -> int:
     made = simulate(_NIGHT, survey, _ALERTS, 0, folder)
     read_others(made.dump)
+    ask_skymaps()
     for name in _CATALOGS:
         source = folder / "catalogs" / f"{name}.parquet"
         catalogs.build(catalogs.get_declaration(name), source, folder / "built" / name)
@@ -71,6 +73,19 @@ def read_others(dump: Path) -> int:
     with container.open("wb") as file:
         fastavro.writer(file, readers[0].writer_schema, packets, sync_interval=1 << 30)  # in one block
     return sum(1 for segment in segments(list_sources([str(container)])[0]) for _ in datums(segment, Reader()))
+
+
+def ask_skymaps() -> int:
+    """Ask a map in bulk and in volume, which a night need not; return how many pairs of map and position there were."""
+    circle = fisher_skymap("warm", None, 10.0, 20.0, 5.0)
+    one = np.ones(1)
+    distances = {"distance_mu_mpc": 40.0 * one, "distance_sigma_mpc": 5.0 * one, "distance_norm": one / 1625.0}
+    start, stop = healpix.ALL_SKY.T.copy()
+    whole = make_skymap("warm", None, start, stop, one / SKY_DEG2, distances)
+    volume_levels(whole, [0, 0], [40.0, 50.0], [0.0, 5.0])
+    healpix.nested_of(0, [0])
+    sweep.levels_sorted(circle, circle.start)
+    return len(sweep.pairs([circle], circle.start, 0.9).row)
 
 
 def main() -> None:

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from pipeline import healpix
@@ -19,7 +18,6 @@ from pipeline.skymap.maps import SkyMap, event_name, make_skymap, mark_changes
 
 Intervals = tuple[NDArray[np.int64], NDArray[np.int64], dict[str, NDArray[np.float64]]]
 
-_JIT: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
 _DEG2_PER_SR = (180.0 / math.pi) ** 2
 _DISTANCE = {"DISTMU": "distance_mu_mpc", "DISTSIGMA": "distance_sigma_mpc", "DISTNORM": "distance_norm"}
 _PROBABILITY = ("PROB", "PROBABILITY", "PROBDENSITY")
@@ -107,8 +105,9 @@ def _flat(table: Table) -> Intervals:
         values = {name: column[at] for name, column in columns.items()}
     else:
         for name in wanted:
-            bits = table.view(name)
-            _mark_changed_bits(begins, bits.view(f"u{bits.itemsize}"))
+            column = table.view(name)
+            bits = column.view(f"u{column.itemsize}").reshape(-1)  # as they lie in the file: equal or not is all
+            begins[1:] |= bits[1:] != bits[:-1]
         at = np.flatnonzero(begins)
         values = {name: _taken(table, name, at) for name in wanted}
     shift = 2 * (healpix.MAX_ORDER - order)
@@ -195,19 +194,6 @@ def _taken(table: Table, name: str, at: NDArray[np.int64]) -> NDArray[np.float64
         return table.floats(name)[at]
     repeat = table.fields[name].repeat
     return np.asarray(table.view(name)[at // repeat, at % repeat], dtype=np.float64)
-
-
-@njit(**_JIT)
-def _mark_changed_bits(begins: NDArray[np.bool_], bits: NDArray) -> None:
-    """Set ``begins`` where the bits of a number differ from those of the one before it, rows after one another."""
-    before = bits[0, 0]
-    at = 0
-    for i in range(bits.shape[0]):
-        for j in range(bits.shape[1]):
-            if bits[i, j] != before:
-                before = bits[i, j]
-                begins[at] = True
-            at += 1
 
 
 # ------------------------------------------------------------------------------------------------ the header

@@ -17,6 +17,7 @@ from pipeline.skymap.voxels import VolumeTable, tabulate
 
 CELL_DEG2 = healpix.cell_area_deg2(healpix.MAX_ORDER)
 SKY_DEG2 = 12 * healpix.cell_area_deg2(0)
+"""Area of the whole sky."""
 MASS_TOLERANCE = 0.01
 """By how much the probability of a whole map may differ from 1."""
 
