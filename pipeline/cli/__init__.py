@@ -20,6 +20,7 @@ _COMMANDS = {
     "simulate": "Write a simulated night: packets, truth, catalogs, sky map.",
     "catalogs": "List, build and check catalogs.",
     "events": "Keep the events that notices tell of.",
+    "skymap": "Find alerts within sky-map contours; look positions up on maps.",
     "models": "List, train and show classifiers.",
     "serve": "Run the nightly flow on a schedule.",
     "config": "Show the configuration and where each value comes from.",

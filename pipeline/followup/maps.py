@@ -1,0 +1,82 @@
+"""Sky maps as a user names them: a FITS file, a notice, an event of the archive."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from pipeline.errors import CatalogError
+from pipeline.skymap import SkyMap, fisher_skymap, parse_skymap
+from pipeline.skymap.notices import Event, parse_notice
+from pipeline.skymaps import find_skymap
+from pipeline.store.root import Root
+
+_GZIP, _FITS = b"\x1f\x8b", b"SIMPLE"
+_NOTICE_ENDS = (".json", ".xml", ".avro", ".json.gz", ".xml.gz", ".avro.gz", ".voe")
+_MOST_BYTES = 96 << 20
+
+
+def open_map(given: str, root: Root | None = None) -> SkyMap:
+    """Return the sky map that a user names.
+
+    Parameters
+    ----------
+    given : str
+        A FITS file, ``NAME=FILE``, a file with one notice (LVK JSON or Avro, VOEvent), or an event that the archive
+        knows, of which the newest version holds.
+    root : Root, optional
+        The archive that knows events.
+
+    Raises
+    ------
+    CatalogError
+        It is none of these, is damaged, was retracted, or says nowhere where the event was.
+    """
+    name, is_pair, path = given.partition("=")
+    file = Path(given) if Path(given).is_file() or not is_pair else Path(path)
+    if file.is_file() and _is_notice(file):
+        skymap = map_of_notice(_notice(file))
+        return dataclasses.replace(skymap, event=name) if is_pair and str(file) == path else skymap
+    return find_skymap(given, root)
+
+
+def map_of_notice(event: Event) -> SkyMap:
+    """Return the map of one notice: as shipped, or a Fisher distribution of its error circle.
+
+    Raises
+    ------
+    CatalogError
+        The notice takes the event back, or says nowhere where it was.
+    """
+    if event.is_retraction:
+        raise CatalogError(f"event {event.name} was retracted by this notice", mend="there is nothing to follow up")
+    if event.skymap_fits is not None:
+        skymap = parse_skymap(event.skymap_fits, event.name, event.name)
+        return skymap if event.time_mjd is None else dataclasses.replace(skymap, event_mjd=event.time_mjd)
+    circle = event.circle
+    if circle is None:
+        mend = f"its map is at {event.skymap_url}" if event.skymap_url else "wait for a notice that tells more"
+        raise CatalogError(f"this notice of event {event.name} does not say where it was", mend=mend)
+    return fisher_skymap(
+        event.name,
+        event.time_mjd,
+        circle.ra,
+        circle.dec,
+        circle.radius_deg,
+        containment=circle.containment,
+        systematic_deg=circle.systematic_deg,
+    )
+
+
+def _is_notice(file: Path) -> bool:
+    if file.name.lower().endswith(_NOTICE_ENDS):
+        return True
+    with file.open("rb") as opened:
+        head = opened.read(6)
+    return not head.startswith(_GZIP) and head != _FITS and head[:1] in (b"{", b"[", b"<")
+
+
+def _notice(file: Path) -> Event:
+    if file.stat().st_size > _MOST_BYTES:
+        raise CatalogError(f"notice has more than {_MOST_BYTES >> 20} MiB", source=str(file))
+    return parse_notice(file.read_bytes(), str(file))
