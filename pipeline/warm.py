@@ -38,6 +38,7 @@ def warm(surveys: tuple[str, ...] = ("ztf", "lsst")) -> int:
 def _run_night(folder: Path, survey: str) -> int:
     made = simulate(_NIGHT, survey, _ALERTS, 0, folder)
     read_others(made.dump)
+    match_others()
     ask_skymaps()
     for name in _CATALOGS:
         source = folder / "catalogs" / f"{name}.parquet"
@@ -86,6 +87,23 @@ def ask_skymaps() -> int:
     healpix.nested_of(0, [0])
     sweep.levels_sorted(circle, circle.start)
     return len(sweep.pairs([circle], circle.start, 0.9).row)
+
+
+def match_others() -> int:
+    """Match as a night does not: all within a radius, within each source's reach, where sources have moved to.
+
+    Returns
+    -------
+    int
+        Pairs found.
+    """
+    index, _ = xmatch.build_index([0.0, 180.0], [0.0, 0.0])
+    motion = np.full(2, 1000.0)
+    positions = xmatch.Positions([0.0, 180.0], [0.0, 0.0])
+    found = len(xmatch.within_at(positions, 1.0, index))
+    found += len(xmatch.within_reach(positions, xmatch.build_classes(index, motion)))
+    moving = xmatch.build_motion_classes(index, *xmatch.propagate(index.ra, index.dec, motion, motion, 0.0))
+    return found + len(xmatch.within_moving(positions, 2000.0, 1.0, index, moving, motion, motion, 2000.0))
 
 
 def main() -> None:

@@ -21,6 +21,7 @@ _COMMANDS = {
     "catalogs": "List, build and check catalogs.",
     "events": "Keep the events that notices tell of.",
     "skymap": "Find alerts within sky-map contours; look positions up on maps.",
+    "xmatch": "Match alerts with a table of yours, or with another stream.",
     "models": "List, train and show classifiers.",
     "serve": "Run the nightly flow on a schedule.",
     "config": "Show the configuration and where each value comes from.",
