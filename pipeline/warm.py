@@ -14,7 +14,7 @@ from pathlib import Path
 import fastavro
 import numpy as np
 
-from pipeline import catalogs, healpix
+from pipeline import catalogs, healpix, xmatch
 from pipeline.config import Config, Execution
 from pipeline.dumps import Reader, datums, list_sources, segments
 from pipeline.dumps.deflate import HEADER_BYTES, find_block
@@ -102,7 +102,8 @@ def match_others() -> int:
     positions = xmatch.Positions([0.0, 180.0], [0.0, 0.0])
     found = len(xmatch.within_at(positions, 1.0, index))
     found += len(xmatch.within_reach(positions, xmatch.build_classes(index, motion)))
-    moving = xmatch.build_motion_classes(index, *xmatch.propagate(index.ra, index.dec, motion, motion, 0.0))
+    moving = xmatch.build_motion_classes(index, motion, motion)
+    xmatch.propagate(index.ra, index.dec, motion, motion, 0.0)
     return found + len(xmatch.within_moving(positions, 2000.0, 1.0, index, moving, motion, motion, 2000.0))
 
 
