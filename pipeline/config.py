@@ -50,9 +50,13 @@ class Config(BaseModel):
     release: str = Field("main", description="release that science is written to")
     cut: str | None = Field(None, description='input cut, for example "rb >= 0.55"; default none')
     max_rejects: float = Field(0.01, ge=0, le=1, description="share of undecodable packets above which a source fails")
-    catalogs: tuple[str, ...] = Field((), description="catalogs to match, NAME or NAME=FOLDER of a built catalog")
+    catalogs: tuple[str, ...] = Field(
+        ("*",), description="catalogs to match: * for all that are built, NAME, NAME=FOLDER of a built one; or none"
+    )
     catalog_folder: str | None = Field(None, description="folder of built catalogs; default ROOT/catalogs")
-    skymaps: tuple[str, ...] = Field((), description="sky maps, EVENT=FILE")
+    skymaps: tuple[str, ...] = Field((), description="sky maps: EVENT that the archive knows, or EVENT=FILE")
+    luminosity: bool = Field(False, description="write luminosities at the distance of the host galaxy")
+    dust_map: str | None = Field(None, description="dust map that luminosities are corrected with; default none")
     models: tuple[str, ...] = Field(("supernova",), description="models, NAME (shipped) or NAME=FOLDER")
     schemas: str | None = Field(None, description="writer schemas: a folder or the address of a schema registry")
     report: bool = Field(True, description="write the night report")

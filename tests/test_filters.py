@@ -27,6 +27,7 @@ SUPERNOVA = {
     "star_score": 0.1,
     "star_separation_arcsec": 2.0,
     "is_solar_system": False,
+    "is_glint_flagged": None,
     "is_injected": None,
 }
 TYPES = {field.name: field.type for field in FLAT} | {
@@ -75,6 +76,9 @@ def test_what_is_not_a_young_transient_does_not_pass(name: str, changes: dict[st
         ("kilonova_in_skymap", {"skymap_min_credible_level": 0.91}, False),
         ("kilonova_in_skymap", {"skymap_min_credible_level": None}, False),
         ("kilonova_in_skymap", {"first_mjd": 59997.0}, False),
+        ("kilonova_in_skymap", {"n_detections": 1}, False),
+        ("kilonova_in_skymap", {"n_detections": 2, "is_glint_flagged": False}, True),
+        ("kilonova_in_skymap", {"n_detections": 2, "is_glint_flagged": True}, False),
         ("new_transient", {"n_detections": 1}, False),
         ("new_transient", {"n_detections": 6}, False),
         ("new_transient", {"reference_separation_arcsec": 1.0}, False),

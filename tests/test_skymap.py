@@ -8,7 +8,6 @@ from pathlib import Path
 
 import healpy
 import numpy as np
-import pyarrow as pa
 import pytest
 from astropy.io import fits
 from astropy.time import Time
@@ -18,7 +17,6 @@ from hypothesis import strategies as st
 from pipeline import healpix, skymap
 from pipeline.errors import CatalogError
 from pipeline.skymaps import read_skymap
-from pipeline.stages import skymap as stage
 
 DEG2_PER_SR = (180 / np.pi) ** 2
 MULTI_ORDER = [
@@ -161,59 +159,6 @@ def test_event_name_time_and_digest() -> None:
     assert by_mjd.event_mjd == pytest.approx(ours.event_mjd, abs=1e-9)
     no_time = skymap.parse_skymap(flat_bytes(np.full(12, 1 / 12), **{"DATE-OBS": "unknown"}))
     assert no_time.event_mjd is None
-
-
-# ------------------------------------------------------------------------------------------------ the stage
-def _alerts(first_mjd: list[float | None], bound: list[bool | None], cells: list[int] | None = None) -> pa.Table:
-    n = len(first_mjd)
-    return pa.table(
-        {
-            "healpix_29": pa.array(cells or [5 << 58] * n, pa.int64()),
-            "mjd": pa.array([58452.0] * n, pa.float64()),
-            "first_mjd": pa.array(first_mjd, pa.float64()),
-            "first_mjd_is_bound": pa.array(bound, pa.bool_()),
-        }
-    )
-
-
-def test_stage_columns() -> None:
-    ours = skymap.parse_skymap(flat_bytes(np.array([0.5, 0.3, 0.2] + [0] * 9)))
-    event_mjd = ours.event_mjd
-    assert event_mjd is not None
-    table = _alerts(
-        [event_mjd - 1, event_mjd + 1, None, event_mjd + 1, event_mjd - 1, event_mjd + 1],
-        [False, False, False, True, True, None],
-        [0, 1 << 58, 2 << 58, 3 << 58, -1, 0],
-    )
-    out = stage.match(table, ours)
-    assert out.schema.equals(pa.schema(stage.produces(ours)), check_metadata=True)
-    assert out["skymap_s200101a_credible_level"].to_pylist() == [0.5, 0.8, 1.0, 1.0, None, 0.5]
-    assert out["skymap_s200101a_density_per_deg2"].to_pylist()[3:5] == [0.0, None]
-    assert out["skymap_s200101a_delay_day"].to_pylist() == [58452.0 - event_mjd] * 6
-    first = [pytest.approx(item, abs=1e-9) if item else None for item in (-1, 1, None, 1, -1, 1)]
-    assert out["skymap_s200101a_first_delay_day"].to_pylist() == first
-    # A history cut at some time can prove earlier activity, never its absence.
-    assert out["skymap_s200101a_has_prior_activity"].to_pylist() == [True, False, None, None, True, False]
-
-
-def test_stage_without_event_time_and_without_rows() -> None:
-    ours = skymap.parse_skymap(flat_bytes(np.full(12, 1 / 12), **{"DATE-OBS": "unknown"}))
-    out = stage.match(_alerts([58000.0, None], [False, True]), ours)
-    assert out["skymap_s200101a_delay_day"].to_pylist() == [None, None]
-    assert out["skymap_s200101a_has_prior_activity"].to_pylist() == [None, None]
-    assert out["skymap_s200101a_credible_level"].to_pylist() == [pytest.approx(1.0)] * 2
-    empty = stage.match(_alerts([], []), ours)
-    assert empty.schema.equals(pa.schema(stage.produces(ours)))
-    assert empty.num_rows == 0
-
-
-def test_stage_is_partition_invariant() -> None:
-    ours = skymap.parse_skymap(flat_bytes(np.arange(12) / 66))
-    cells = (np.random.default_rng(1).random(50) * (12 << 58)).astype(np.int64).tolist()
-    table = _alerts([58000.0] * 50, [False] * 50, cells)
-    whole = stage.match(table, ours)
-    parts = pa.concat_tables([stage.match(table.slice(0, 13), ours), stage.match(table.slice(13), ours)])
-    assert parts.combine_chunks().equals(whole.combine_chunks())
 
 
 # ------------------------------------------------------------------------------------------------ real maps

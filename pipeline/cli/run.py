@@ -30,11 +30,21 @@ from pipeline.cli.options import config_options, json_option
     help="Largest share of undecodable packets of a source. [default: 0.01]",
 )
 @click.option(
-    "--catalog", "catalogs", multiple=True, metavar="NAME[=DIR]", help="Built catalog to match with. May be repeated."
+    "--catalog",
+    "catalogs",
+    multiple=True,
+    metavar="NAME[=DIR]",
+    help="Built catalog to match with; may be repeated. none: without any. [default: all that are built]",
 )
 @click.option(
-    "--skymap", "skymaps", multiple=True, metavar="EVENT=FILE", help="Sky map to match with. May be repeated."
+    "--skymap",
+    "skymaps",
+    multiple=True,
+    metavar="EVENT[=FILE]",
+    help="Sky map to match with: of an event that the archive knows, or a file. May be repeated.",
 )
+@click.option("--luminosity", is_flag=True, help="Write luminosities at the distance of the host galaxy.")
+@click.option("--dust-map", metavar="PATH", help="Dust map that luminosities are corrected with.")
 @click.option("--model", "models", multiple=True, metavar="NAME[=DIR]", help="Classifier. [default: supernova]")
 @click.option("--schemas", metavar="DIR|URL", help="Writer schemas of wire-format messages: folder or schema registry.")
 @click.option("--workers", type=click.IntRange(min=1), help="Dask worker processes. [default: one a core]")
@@ -79,7 +89,7 @@ def command(night: str | None, inputs: tuple[str, ...], config_file: str | None,
 
 def _settings(options: dict[str, Any]) -> dict[str, Any]:
     """Return the options given, by the dotted names of the settings."""
-    names = ("root", "survey", "release", "cut", "max_rejects", "schemas")
+    names = ("root", "survey", "release", "cut", "max_rejects", "schemas", "dust_map")
     settings: dict[str, Any] = {name: options[name] for name in names}
     for name in ("catalogs", "skymaps", "models"):
         settings[name] = options[name] or None
@@ -87,6 +97,7 @@ def _settings(options: dict[str, Any]) -> dict[str, Any]:
     settings["execution.scheduler"] = options["scheduler"]
     settings["execution.mode"] = "serial" if options["serial"] else None
     settings["execution.prefect"] = False if options["direct"] else None
+    settings["luminosity"] = True if options["luminosity"] else None
     settings["report"] = False if options["no_report"] else None
     return settings
 

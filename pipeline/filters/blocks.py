@@ -31,6 +31,15 @@ def is_on_star(star_score: pa.Array, star_separation_arcsec: pa.Array) -> pa.Arr
     return pc.fill_null(pc.and_kleene(near, pc.greater(star_score, 0.76)), False)
 
 
+def is_repeated(n_detections: pa.Array, is_glint_flagged: pa.Array) -> pa.Array:
+    """Return where a source was detected twice or more and the survey did not flag a glint.
+
+    What moves is seen once in a place: asteroids that no ephemeris knew, and satellites that flash. Surveys that flag
+    no glints leave the column null.
+    """
+    return pc.and_kleene(pc.greater_equal(n_detections, 2), pc.invert(pc.fill_null(is_glint_flagged, False)))
+
+
 def is_not_injected(is_injected: pa.Array) -> pa.Array:
     """Return where the survey did not plant the source itself; surveys that plant none leave the column null."""
     return pc.invert(pc.fill_null(is_injected, False))

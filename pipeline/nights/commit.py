@@ -14,6 +14,7 @@ import pipeline
 from pipeline import paths
 from pipeline.errors import LeaseError, PartError
 from pipeline.nights.enrich import science_dataset
+from pipeline.nights.enrichment import describe
 from pipeline.nights.run import Run, release_entry
 from pipeline.nights.settle import NightPlan
 from pipeline.store import Root, read_ledger, write_ledger
@@ -101,7 +102,8 @@ def _ledger(run: Run, plan: NightPlan, finished: Mapping[str, Any]) -> dict[str,
         "parts": plan.parts,
         "night_files": night_files,
         "bytes": _sizes(plan.parts, night_files),
-        "groups": run.recipe.describe(run.definitions),
+        "groups": describe(run.recipe, run.definitions),
+        "work": {name: dict(sorted(parts.items())) for name, parts in plan.work.items()},
         "releases": releases,
         "timing": run.timing,
         "environment": _environment(),

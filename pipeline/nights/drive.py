@@ -6,7 +6,8 @@ import contextlib
 import copy
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -16,6 +17,7 @@ from pipeline.errors import InputError, LeaseError, PipelineError
 from pipeline.execute import Executor, open_executor
 from pipeline.nights import commit as committing
 from pipeline.nights.decode import DecodeJob, decode_segment
+from pipeline.nights.earlier import EarlierFile
 from pipeline.nights.enrich import EnrichJob, enrich_part, part_key, science_dataset
 from pipeline.nights.enrichment import night_definitions, science_schema
 from pipeline.nights.finish import FinishJob, finish_night
@@ -115,52 +117,65 @@ def settle(
 
 
 def enrich(run: Run, executor: Executor, plans: Mapping[int, NightPlan]) -> dict[int, PipelineError]:
-    """Compute the science of every part that has none with the present definitions; return the nights that failed."""
+    """Compute the science of every part that has none with the present definitions; return the nights that failed.
+
+    Of a part that has some with others, only the column groups are computed whose keys differ (``--force``: all).
+    """
     dataset = science_dataset(run.config.release)
-    jobs, names, home = [], [], []
-    for night, plan in plans.items():
-        known = {part["name"]: part for part in (plan.before or {}).get("parts", [])}
-        is_same = (plan.before or {}).get("releases", {}).get(run.config.release, {}).get(
-            "definitions"
-        ) == run.definitions
+    jobs: list[EnrichJob] = []
+    home: list[tuple[NightPlan, dict[str, Any]]] = []
+    for plan in plans.values():
+        before = plan.before or {}
+        known = {part["name"]: part for part in before.get("parts", [])}
+        made_by = before.get("releases", {}).get(run.config.release, {}).get("definitions")
         for part in plan.parts:
-            old = known.get(part["name"])
-            alerts = part["files"]["alerts"]["sha256"]
-            if (
-                is_same
-                and not run.force
-                and old
-                and dataset in old["files"]
-                and old["files"]["alerts"]["sha256"] == alerts
-            ):
+            old = known.get(part["name"], {"files": {}})
+            if made_by == run.definitions and not run.force and dataset in old["files"] and _is_same(old, part):
                 part["files"][dataset] = old["files"][dataset]
                 part["keys"] = old["keys"]
-                continue
-            key = part_key(alerts, run.definitions)
-            jobs.append(
-                EnrichJob(
-                    run.root,
-                    run.staging,
-                    run.survey,
-                    night,
-                    part["name"],
-                    part["files"]["alerts"]["path"],
-                    run.recipe,
-                    dataset,
-                    key,
-                )
-            )
-            names.append(part["name"])
-            home.append((night, part))
+                _note_work(plan, run.definitions, "kept")
+            else:
+                jobs.append(_job(run, plan.night, part, old, dataset))
+                home.append((plan, part))
     errors: dict[int, PipelineError] = {}
-    for (night, part), result in zip(home, run.run_tasks(executor, "enrich", enrich_part, jobs, names), strict=True):
+    results = run.run_tasks(executor, "enrich", enrich_part, jobs, [job.part for job in jobs])
+    for (plan, part), result in zip(home, results, strict=True):
         if isinstance(result, PipelineError):
-            errors.setdefault(night, result)
+            errors.setdefault(plan.night, result)
         else:
             part["files"][dataset] = result["file"]
             part["keys"] = result["keys"]
+            _note_work(plan, result["seconds"], "computed")
+            _note_work(plan, result["copied"], "copied")
             _add_seconds(run, "enrich", result["seconds"])
     return errors
+
+
+def _is_same(old: Mapping[str, Any], part: Mapping[str, Any]) -> bool:
+    return bool(old["files"]["alerts"]["sha256"] == part["files"]["alerts"]["sha256"])
+
+
+def _job(run: Run, night: int, part: Mapping[str, Any], old: Mapping[str, Any], dataset: str) -> EnrichJob:
+    """Return the task of one part. What it may copy from is the part in this release, else in the main one."""
+    alerts = part["files"]["alerts"]
+    files = [old["files"][name] for name in dict.fromkeys((dataset, science_dataset("main"))) if name in old["files"]]
+    return EnrichJob(
+        run.root,
+        run.staging,
+        run.survey,
+        night,
+        part["name"],
+        alerts["path"],
+        run.recipe,
+        dataset,
+        part_key(alerts["sha256"], run.definitions),
+        () if run.force else tuple(EarlierFile(file["path"], file["sha256"]) for file in files),
+    )
+
+
+def _note_work(plan: NightPlan, groups: Iterable[str], how: str) -> None:
+    for name in groups:
+        plan.work.setdefault(name, Counter())[how] += 1
 
 
 def _add_seconds(run: Run, parent: str, seconds: Mapping[str, float]) -> None:

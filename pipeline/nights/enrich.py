@@ -10,7 +10,9 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline import paths
-from pipeline.nights.enrichment import Recipe, bound_groups, science_schema
+from pipeline.nights.earlier import EarlierFile, read_earlier
+from pipeline.nights.enrichment import bound_groups, science_schema
+from pipeline.nights.recipe import Recipe
 from pipeline.nights.run import remembered
 from pipeline.schema import content_hash, key_of
 from pipeline.stages.groups import apply
@@ -20,7 +22,10 @@ from pipeline.tables import FLAT
 
 @dataclass(frozen=True)
 class EnrichJob:
-    """One part to enrich; picklable: catalogs, maps and models go by path."""
+    """One part to enrich; picklable: catalogs, maps and models go by path.
+
+    ``earlier`` are the part's files of former runs, from which column groups are copied whose keys did not change.
+    """
 
     root: Root
     staging: str
@@ -31,6 +36,7 @@ class EnrichJob:
     recipe: Recipe
     dataset: str
     key: str
+    earlier: tuple[EarlierFile, ...] = ()
 
 
 def science_dataset(release: str) -> str:
@@ -44,7 +50,14 @@ def part_key(alerts_sha256: str, definitions: Mapping[str, str]) -> str:
 
 
 def enrich_part(job: EnrichJob) -> dict[str, Any]:
-    """Compute the science of one part into staging; return its receipt, the groups' keys and their seconds."""
+    """Compute the science of one part into staging.
+
+    Returns
+    -------
+    dict
+        The receipt: file, keys of the groups, seconds of each that was computed, and the names of those that were
+        copied from an earlier part.
+    """
     return remembered(job.root, f"{job.staging}/enriched/{job.part}-{job.key}.json", lambda: _enrich(job))
 
 
@@ -55,11 +68,20 @@ def _enrich(job: EnrichJob) -> dict[str, Any]:
     table = read_table(job.root.path(job.alerts), [*FLAT.names, *nested]).select([*FLAT.names, *nested])
     table = table.combine_chunks()
     content = {name: content_hash(table.column(name)) for name in table.column_names}
+    earlier = read_earlier(job.root, job.earlier, content, groups)
     keys: dict[str, str] = {}
     seconds: dict[str, float] = {}
+    copied: list[str] = []
     for group in groups:
         started = time.perf_counter()
         keys[group.name] = group.key(content)
+        known = earlier.group(group, keys[group.name])
+        if known is not None:
+            copied.append(group.name)
+            for item in group.produces:
+                table = table.append_column(item, known.column(item.name))
+                content[item.name] = earlier.content[item.name]
+            continue
         table = apply(group, table)
         content.update({item.name: content_hash(table.column(item.name)) for item in group.produces})
         seconds[group.name] = round(time.perf_counter() - started, 4)
@@ -75,4 +97,4 @@ def _enrich(job: EnrichJob) -> dict[str, Any]:
         content={name: content[name] for name in schema.names},
     ).as_dict()
     file = {**receipt, "path": f"{place}/{receipt['path']}"}
-    return {"file": file, "keys": keys, "seconds": seconds, "staged": [file["path"]]}
+    return {"file": file, "keys": keys, "seconds": seconds, "copied": copied, "staged": [file["path"]]}

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,104 +10,56 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline import models
+from pipeline import models, surveys
 from pipeline.catalogs import Catalog, open_catalog
-from pipeline.config import Config
-from pipeline.errors import CatalogError, InputError
+from pipeline.dust import open_dust_map
+from pipeline.errors import CatalogError
+from pipeline.nights.recipe import Recipe
 from pipeline.schema import column, key_of, schema_with
 from pipeline.science import NIGHT, SCIENCE
 from pipeline.science.registry import order
 from pipeline.skymap import SkyMap
-from pipeline.skymaps import read_skymap
-from pipeline.stages import exposures
+from pipeline.stages import exposures, host, luminosity
 from pipeline.stages import skymap as skymap_stage
 from pipeline.stages import xmatch as xmatch_stage
 from pipeline.stages.groups import Group, filter_groups, lib_versions, science_group
 from pipeline.tables import FLAT
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """Where the resources stand, with the digest each had when the run was prepared. Picklable, hashable.
+def describe(recipe: Recipe, definitions: Mapping[str, str]) -> dict[str, Any]:
+    """Return what the ledger tells of each column group: version, key of its definition, digests, columns.
 
-    Attributes
-    ----------
-    catalogs, skymaps, models : tuple of (name, path, digest)
-        A model's path is empty for one that is shipped.
+    Of a sky map also which version of its event it is, where it came from the archive's events.
     """
-
-    catalogs: tuple[tuple[str, str, str], ...]
-    skymaps: tuple[tuple[str, str, str], ...]
-    models: tuple[tuple[str, str, str], ...]
-
-    def describe(self, definitions: dict[str, str]) -> dict[str, Any]:
-        """Return what the ledger tells of each column group: version, key of its definition, digests."""
-        return {
-            group.name: {
-                "version": group.version,
-                "key": definitions[group.name],
-                "digests": dict(group.digests),
-                "columns": [item.name for item in group.produces],
-            }
-            for group in bound_groups(self)
+    told: dict[str, Any] = {
+        group.name: {
+            "version": group.version,
+            "key": definitions[group.name],
+            "digests": dict(group.digests),
+            "columns": [item.name for item in group.produces],
         }
-
-
-def make_recipe(config: Config) -> Recipe:
-    """Find and open everything a run enriches with.
-
-    Raises
-    ------
-    CatalogError
-        A catalog, sky map or model is absent or damaged.
-    InputError
-        One is given twice, or not as NAME=PATH where that is needed.
-    """
-    folder = Path(config.catalog_folder or Path(config.root) / "catalogs")
-    catalogs = []
-    for name, path in _named(config.catalogs, "catalog"):
-        catalog = open_catalog(Path(path) if path else folder / name)
-        if catalog.name != name:
-            raise CatalogError(f"{path or folder / name} holds catalog {catalog.name}, not {name}", mend="name it so")
-        catalogs.append((name, str(catalog.path), catalog.digest))
-    skymaps = []
-    for event, path in _named(config.skymaps, "skymap"):
-        if path is None:
-            raise InputError(f"sky map {event!r} has no file", mend="write EVENT=FILE")
-        read_skymap(path, event)
-        skymaps.append((event, str(Path(path).absolute()), _sha256(path)))
-    chosen = []
-    for name, path in _named(config.models, "model"):
-        model = models.load(name, None if path is None else Path(path))
-        chosen.append((name, "" if path is None else str(Path(path).absolute()), model.digest))
-    recipe = Recipe(tuple(catalogs), tuple(skymaps), tuple(chosen))
-    missing = sorted({resource for module in SCIENCE.values() for resource in module.resources} - {"model"})
-    if missing:
-        raise InputError(f"science modules want resources that no setting gives: {', '.join(missing)}")
-    return recipe
-
-
-def _named(items: tuple[str, ...], what: str) -> list[tuple[str, str | None]]:
-    pairs = [(name, path or None) for name, _, path in (item.partition("=") for item in items)]
-    names = [name for name, _ in pairs]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice or "" in names:
-        raise InputError(f"{what} {', '.join(twice) or '(without a name)'} is given twice or without a name")
-    return pairs
-
-
-def _sha256(path: str) -> str:
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        for group in bound_groups(recipe)
+    }
+    for source in recipe.skymaps:
+        if source.version is not None:
+            told[f"skymap_{source.event}"] |= {"event_version": source.version, "notice": source.notice}
+    return told
 
 
 @lru_cache(maxsize=8)
 def bound_groups(recipe: Recipe) -> tuple[Group, ...]:
     """Return the recipe's column groups in the order they run; opened once in each process."""
-    groups = [_catalog_group(open_catalog(path), digest) for _, path, digest in recipe.catalogs]
-    maps = [(read_skymap(path, event), digest) for event, path, digest in recipe.skymaps]
-    groups += [_skymap_group(skymap, digest) for skymap, digest in maps]
-    groups.append(_nearest_map_group([skymap for skymap, _ in maps]))
+    catalogs = [_opened(path, digest) for _, path, digest in recipe.catalogs]
+    groups = [_catalog_group(catalog) for catalog in catalogs]
+    hosts = [catalog for catalog in catalogs if catalog.declaration.host is not None]
+    if hosts:
+        groups.append(host.group(hosts))
+        if recipe.luminosity:
+            dust = None if recipe.dust_map is None else open_dust_map(recipe.dust_map)
+            groups.append(luminosity.group(surveys.get(recipe.survey).passbands, dust))
+    maps = [source.open() for source in recipe.skymaps]
+    groups += [_skymap_group(skymap, has_host=bool(hosts)) for skymap in maps]
+    groups.append(_nearest_map_group(maps))
     loaded = {name: models.load(name, Path(path) if path else None) for name, path, _ in recipe.models}
     for module in SCIENCE.values():
         if "model" not in module.resources:
@@ -122,25 +72,34 @@ def bound_groups(recipe: Recipe) -> tuple[Group, ...]:
     return tuple(order(groups))
 
 
-def _catalog_group(catalog: Catalog, digest: str) -> Group:
+def _opened(path: str, digest: str) -> Catalog:
+    catalog = open_catalog(path)
+    if catalog.digest != digest:
+        raise CatalogError(f"catalog {catalog.name} was built anew while the run was going on", mend="run again")
+    return catalog
+
+
+def _catalog_group(catalog: Catalog) -> Group:
     declaration = catalog.declaration
 
     def run(alerts: pa.Table) -> pa.Table:
         return xmatch_stage.match(alerts, catalog, declaration)
 
     produces = tuple(xmatch_stage.produces(declaration))
-    return _group(f"xmatch_{catalog.name}", xmatch_stage.VERSION, xmatch_stage.REQUIRES, produces, run, digest)
+    requires = xmatch_stage.requires(declaration)
+    return _group(f"xmatch_{catalog.name}", xmatch_stage.VERSION, requires, produces, run, catalog.digest)
 
 
-def _skymap_group(skymap: SkyMap, digest: str) -> Group:
+def _skymap_group(skymap: SkyMap, *, has_host: bool) -> Group:
     def run(alerts: pa.Table) -> pa.Table:
         return skymap_stage.match(alerts, skymap)
 
     produces = tuple(skymap_stage.produces(skymap))
-    return _group(f"skymap_{skymap.event}", skymap_stage.VERSION, skymap_stage.REQUIRES, produces, run, digest)
+    requires = skymap_stage.requires(skymap, has_host=has_host)
+    return _group(f"skymap_{skymap.event}", skymap_stage.VERSION, requires, produces, run, skymap.digest)
 
 
-def _nearest_map_group(skymaps: list[SkyMap]) -> Group:
+def _nearest_map_group(skymaps: Sequence[SkyMap]) -> Group:
     """Return the group that gives each alert the sky map in which it lies at the lowest credible level."""
     produces = (
         column("skymap_min_credible_level", pa.float64(), doc="lowest credible level over all sky maps of the run"),

@@ -20,7 +20,8 @@ from pipeline.dumps import Source, list_sources, source_sha256
 from pipeline.errors import InputError, LeaseError, PartError, PipelineError
 from pipeline.execute import Executor
 from pipeline.filters import conditions
-from pipeline.nights.enrichment import Recipe, definitions, make_recipe, night_definitions, science_schema
+from pipeline.nights.enrichment import definitions, night_definitions, science_schema
+from pipeline.nights.recipe import Recipe, make_recipe
 from pipeline.nights.releases import widened
 from pipeline.schema import key_of
 from pipeline.store import Lease, Root, hold, open_root, read_ledger, read_ledgers, release_dead

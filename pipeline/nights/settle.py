@@ -47,6 +47,9 @@ class NightPlan:
         What is told of the night and of no source.
     before : dict or None
         The ledger that stands now.
+    work : dict of str to Counter
+        Of each column group the number of parts in which it was ``computed``, ``copied`` from an earlier part, or
+        ``kept`` with the whole part.
     """
 
     night: int
@@ -56,6 +59,7 @@ class NightPlan:
     rejects: list[dict[str, Any]] = field(default_factory=list)
     replaced: list[str] = field(default_factory=list)
     notes: Counter[str] = field(default_factory=Counter)
+    work: dict[str, Counter[str]] = field(default_factory=dict)
 
     @property
     def counts(self) -> dict[str, int]:
