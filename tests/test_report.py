@@ -22,9 +22,12 @@ from matplotlib import image as images
 from synthetic_archive import FIRST_ID, alerts_table, science_table, stamp, write_archive, write_night
 
 import pipeline
+from pipeline import luminosity
 from pipeline.cli.report import command
 from pipeline.errors import InputError
 from pipeline.report import axes, curves, night, palette, ranking, stamps, write_report
+
+AT_40_MPC = curves.Source(40.0, luminosity.ZTF)
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +140,7 @@ def test_a_limit_gives_way_to_forced_photometry_of_its_exposure() -> None:
 
 
 def test_every_drawing_is_well_formed_and_says_what_it_shows() -> None:
-    drawn = curves.drawings(points(), 40.0, label='<b>&"x"')
+    drawn = curves.drawings(points(), AT_40_MPC, label='<b>&"x"')
     assert [drawing.key for drawing in drawn] == ["mag", "flux", "luminosity"]
     for drawing, unit in zip(drawn, ["(AB mag)", "Jy)", "erg s⁻¹)"], strict=True):
         root = ElementTree.fromstring(drawing.svg)
@@ -170,7 +173,7 @@ def test_luminosity_equals_astropy() -> None:
     frequency = (622.3 * u.nm).to(u.Hz, u.spectral())
     expected = (4 * np.pi * (distance * u.Mpc) ** 2 * frequency * flux * u.nJy).to_value("erg/s")
     one = curves.Points(np.array([0.0]), np.array([flux]), np.array([10.0]), ["r"], ["detection"])
-    svg = ElementTree.fromstring(curves.drawings(one, distance, label="x")[2].svg)
+    svg = ElementTree.fromstring(curves.drawings(one, curves.Source(distance, luminosity.LSST), label="x")[2].svg)
     (mark,) = [path for path in svg.iter("path") if path.attrib.get("fill") == palette.style("r").colour]
     corners = [float(y) for y in re.findall(r"[ML][\d.]+ ([\d.]+)", mark.attrib["d"])]
     y = (min(corners) + max(corners)) / 2
@@ -182,13 +185,15 @@ def test_luminosity_equals_astropy() -> None:
     low, high = min(ticks), max(ticks)
     value = low + (y - ticks[low]) / (ticks[high] - ticks[low]) * (high - low)
     exponent = int(np.floor(np.log10(expected)))
-    assert f"({axes.power_of_ten(exponent)} erg s⁻¹)" in "".join(str(t.text) for t in svg.iter("text"))
+    assert f"({axes.power_of_ten(exponent)} erg s⁻¹), uncorrected for extinction" in "".join(
+        str(t.text) for t in svg.iter("text")
+    )
     assert value == pytest.approx(expected / 10**exponent, rel=0.01)
 
 
 def test_without_a_distance_luminosity_says_why() -> None:
-    for distance in (None, 0.0, float("nan")):
-        drawing = curves.drawings(points(), distance, label="x")[2]
+    for source in (None, curves.Source(0.0, luminosity.ZTF), curves.Source(float("nan"), luminosity.ZTF)):
+        drawing = curves.drawings(points(), source, label="x")[2]
         assert drawing.svg == ""
         assert drawing.missing == "needs the distance of a matched galaxy"
 
@@ -202,7 +207,7 @@ def test_insignificant_forced_points_become_limits() -> None:
 
 def test_an_empty_light_curve_has_no_drawing() -> None:
     nothing = curves.Points(np.zeros(0), np.zeros(0), np.zeros(0), [], [])
-    assert [drawing.missing for drawing in curves.drawings(nothing, 40.0, label="x")] == [
+    assert [drawing.missing for drawing in curves.drawings(nothing, AT_40_MPC, label="x")] == [
         "the light curve is empty"
     ] * 3
 

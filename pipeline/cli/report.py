@@ -14,10 +14,21 @@ from pipeline.cli.options import json_option
 @click.option("--root", metavar="DIR", help="Folder that holds the archive. [default: ./data]")
 @click.option("--survey", metavar="NAME", help="Survey; needed only if several have this night.")
 @click.option("--out", metavar="DIR", help="Folder to write to. [default: ROOT/reports/SURVEY/NIGHT]")
+@click.option("--luminosity", is_flag=True, help="Show absolute magnitudes and luminosities at the hosts' distances.")
+@click.option(
+    "--dust-map", metavar="PATH", help="Correct them for extinction: folder of the SFD images, or a HEALPix map."
+)
 @click.option("--config", "config_file", metavar="FILE", help="Settings. [default: ./alertmill.toml]")
 @json_option
 def command(
-    night: str, root: str | None, survey: str | None, out: str | None, config_file: str | None, as_json: bool
+    night: str,
+    root: str | None,
+    survey: str | None,
+    out: str | None,
+    luminosity: bool,
+    dust_map: str | None,
+    config_file: str | None,
+    as_json: bool,
 ) -> None:
     """Write the report of a night again: one HTML page, complete in itself, and its figures as PNG.
 
@@ -25,6 +36,7 @@ def command(
     Example:
       alertmill report 20181129 --root ./data
       alertmill report 20181129 --root ./data --survey ztf --out ./public
+      alertmill report 20181129 --root ./data --luminosity
     """
     from pipeline import config, paths
     from pipeline.archive import open_archive
@@ -41,7 +53,7 @@ def command(
     if len(holders) > 1:
         raise InputError(f"{', '.join(holders)} have night {number}", mend="name one with --survey")
     try:
-        page = write_report(settings.root, holders[0], number, out)
+        page = write_report(settings.root, holders[0], number, out, luminosity=luminosity or None, dust_map=dust_map)
     except OSError as error:
         raise InputError(f"the report cannot be written: {error}", mend="choose another --out") from error
     if as_json:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from html import escape
 
 MINUS = "\N{MINUS SIGN}"
+TIMES = "\N{MULTIPLICATION SIGN}"
+NU = "\N{GREEK SMALL LETTER NU}"
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 

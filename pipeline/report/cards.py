@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,9 +11,11 @@ import pyarrow as pa
 from astropy import units as u
 from astropy.coordinates import SkyCoord
 
+from pipeline import surveys
 from pipeline.archive import Archive
 from pipeline.errors import InputError
 from pipeline.report import curves, ranking
+from pipeline.report.axes import MINUS, NU, TIMES, power_of_ten
 from pipeline.report.night import Night, catalogs_of, utc
 from pipeline.report.palette import in_order
 from pipeline.report.stamps import Stamp, stamp_of
@@ -29,7 +32,10 @@ class Card:
     time_utc: str
     age: str | None
     matches: list[str]
+    host: str | None
+    luminosity: list[str]
     distance: str | None
+    view: str
     drawings: list[curves.Drawing]
     keys: list[tuple[str, str]]
     stamps: list[tuple[str, Stamp]]
@@ -48,6 +54,9 @@ def cards(archive: Archive, night: Night, count: int = 10) -> list[Card]:
         alert = night.science.slice(item.row, 1).to_pylist()[0]
         points = curves.points_of(*light_curves[alert_id], alert["mjd"])
         galaxy, distance = _distance(night.science, alert)
+        drawn = curves.drawings(
+            points, _source(night, alert, distance), label=str(alert["object_key"]), absolute=night.has_luminosity
+        )
         made.append(
             Card(
                 number=number,
@@ -57,8 +66,11 @@ def cards(archive: Archive, night: Night, count: int = 10) -> list[Card]:
                 time_utc=str(utc(alert["mjd"])),
                 age=_age(alert),
                 matches=_matches(night.science, alert),
+                host=_host(alert),
+                luminosity=_luminosity(alert) if night.has_luminosity else [],
                 distance=f"{distance:,.4g} Mpc (luminosity distance of the {galaxy} match)" if distance else None,
-                drawings=curves.drawings(points, distance, label=str(alert["object_key"])),
+                view="absolute" if any(item.key == "absolute" and item.svg for item in drawn) else "mag",
+                drawings=drawn,
                 keys=_keys(points),
                 stamps=stamps.get(alert_id, []),
             )
@@ -125,6 +137,54 @@ def _distance(science: pa.Table, alert: Mapping[str, Any]) -> tuple[str, float |
         if distance is not None and separation is not None and distance > 0:
             found.append((separation, catalog, float(distance)))
     return (min(found)[1], min(found)[2]) if found else ("", None)
+
+
+def _source(night: Night, alert: Mapping[str, Any], match_mpc: float | None) -> curves.Source | None:
+    """Return where an alert was made: at its host, else at the matched galaxy."""
+    known = surveys.SURVEYS.get(night.survey)
+    passbands = known.passbands if known else {}
+    if alert.get("host_name") is None and alert.get("host_distance_mpc") is None:
+        return curves.Source(match_mpc, passbands) if match_mpc else None
+    if alert.get("host_distance_mpc") is None:
+        return None
+    redshift, extinction, band = alert.get("host_redshift"), alert.get("lum_extinction_mag"), str(alert["band"])
+    ebv = extinction / passbands[band].extinction if extinction is not None and band in passbands else math.nan
+    return curves.Source(alert["host_distance_mpc"], passbands, math.nan if redshift is None else redshift, ebv)
+
+
+def _host(alert: Mapping[str, Any]) -> str | None:
+    """Say which galaxy is the host, how far away it is, and how far from it the alert lies."""
+    if alert.get("host_catalog") is None:
+        return None
+    name = alert["host_name"] or "galaxy without a name"
+    of = ", ".join(text for text in (alert["host_alias"], alert["host_catalog"]) if text)
+    return f"{name} ({of}), {_distance_text(alert)}; {alert['host_separation_kpc']:,.2f} kpc away in projection"
+
+
+def _distance_text(alert: Mapping[str, Any]) -> str:
+    distance, err = alert["host_distance_mpc"], alert["host_distance_err_mpc"]
+    if distance is None:
+        return "distance unknown"
+    return f"{distance:,.2f} Mpc (error unknown)" if err is None else f"{distance:,.2f} ± {err:,.2f} Mpc"
+
+
+def _luminosity(alert: Mapping[str, Any]) -> list[str]:
+    """Say absolute magnitude and luminosity, and whether the dust of the Milky Way is allowed for."""
+    magnitude, err, nu_lnu = (alert[f"lum_{name}"] for name in ("absolute_mag", "absolute_err_mag", "nu_lnu_erg_s"))
+    if magnitude is None and nu_lnu is None:
+        return []
+    told = []
+    if magnitude is not None:
+        error = "(error unknown)" if err is None else f"± {err:.2f}"
+        told.append(f"M {magnitude:.2f} {error} mag in {alert['band']}".replace("-", MINUS))
+    if nu_lnu is not None:
+        exponent = math.floor(math.log10(abs(nu_lnu))) if nu_lnu else 0
+        told.append(
+            f"{NU}L{NU} {nu_lnu / 10**exponent:.2f} {TIMES} {power_of_ten(exponent)} erg s⁻¹".replace("-", MINUS)
+        )
+    extinction = alert["lum_extinction_mag"]
+    is_corrected = alert["lum_is_extinction_corrected"]
+    return [*told, f"{extinction:.2f} mag of extinction taken off" if is_corrected else "uncorrected for extinction"]
 
 
 def _matches(science: pa.Table, alert: Mapping[str, Any]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -13,8 +13,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline import lightcurve
+from pipeline.luminosity import Passband, absolute_mag, extinction_mag, nu_lnu_erg_s, wavelengths_nm
 from pipeline.photometry import mag_error_from_flux, mag_from_flux
-from pipeline.report.axes import Scale, num, power_of_ten, round_ticks, span, text, tick_text
+from pipeline.report.axes import NU, Scale, num, power_of_ten, round_ticks, span, text, tick_text
 from pipeline.report.palette import in_order, style
 
 WIDTH, HEIGHT = 640.0, 340.0
@@ -24,12 +25,6 @@ _CROWDED = 150
 """From so many points on, marks are drawn smaller."""
 FORCED_SIGMA = 3.0
 LIMIT_SIGMA = 5.0
-_ERG_PER_SEC_PER_NJY_HZ_MPC2 = 1e-32 * (3.0856775814913673e24) ** 2
-"""1 nJy = 1e-32 erg/s/cm2/Hz; 1 Mpc = 3.0857e24 cm."""
-_LIGHT_NM_PER_SEC = 2.99792458e17
-
-_NU = "\N{GREEK SMALL LETTER NU}"
-
 Floats = NDArray[np.float64]
 
 
@@ -49,12 +44,34 @@ class Points:
 
 @dataclass(frozen=True)
 class Drawing:
-    """One light curve in one quantity: ``key`` is ``mag``, ``flux`` or ``luminosity``; without ``svg``, why not."""
+    """One light curve in one quantity; without ``svg``, why not.
+
+    ``key`` is ``mag``, ``flux``, ``luminosity`` or ``absolute``.
+    """
 
     key: str
     name: str
     svg: str
     missing: str | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the light curve was made: luminosity distance, redshift (NaN: unknown), E(B-V) (NaN: unknown), bands."""
+
+    distance_mpc: float
+    passbands: Mapping[str, Passband]
+    redshift: float = math.nan
+    ebv_mag: float = math.nan
+
+    def extinction(self, bands: list[str]) -> Floats:
+        """Return A of each band, shape (n,), NaN where it is not known."""
+        return extinction_mag(self.passbands, bands, self.ebv_mag)
+
+    @property
+    def caveat(self) -> str:
+        """What is said on an axis where nothing is corrected for extinction."""
+        return "uncorrected for extinction" if math.isnan(self.ebv_mag) else "corrected for extinction"
 
 
 def points_of(light_curve: pa.Array, upper_limits: pa.Array, mjd: float) -> Points:
@@ -94,24 +111,31 @@ def _columns(nested: pa.StructArray) -> dict[str, list[Any]]:
     return {kind.name: values.flatten().to_pylist() for kind, values in zip(nested.type, nested.flatten(), strict=True)}
 
 
-def drawings(points: Points, distance_mpc: float | None, *, label: str) -> list[Drawing]:
-    """Return the three drawings of a light curve.
+def drawings(points: Points, source: Source | None, *, label: str, absolute: bool = False) -> list[Drawing]:
+    """Return the drawings of a light curve.
 
     Parameters
     ----------
     points : Points
         The light curve.
-    distance_mpc : float, optional
-        Luminosity distance of the matched galaxy.
+    source : Source, optional
+        Where it was made, as far as that is known.
     label : str
         Names the alert for readers who cannot see the drawing.
+    absolute : bool
+        Draw absolute magnitudes, too.
     """
+    names = [key for key in _NAMES if absolute or key != "absolute"]
     if len(points.days) == 0:
-        return [Drawing(key, name, "", "the light curve is empty") for key, name in _NAMES.items()]
-    return [_magnitudes(points, label), _fluxes(points, label), _luminosities(points, distance_mpc, label)]
+        return [Drawing(key, _NAMES[key], "", "the light curve is empty") for key in names]
+    if source is not None and not source.distance_mpc > 0:
+        source = None
+    drawn = [_magnitudes(points, label), _fluxes(points, label), _luminosities(points, source, label)]
+    return [*drawn, _absolute(points, source, label)] if absolute else drawn
 
 
-_NAMES = {"mag": "magnitude", "flux": "flux", "luminosity": "luminosity"}
+_NAMES = {"mag": "magnitude", "flux": "flux", "luminosity": "luminosity", "absolute": "absolute magnitude"}
+_NO_DISTANCE = "needs the distance of a matched galaxy"
 
 
 @dataclass(frozen=True)
@@ -127,7 +151,27 @@ class _Mark:
 
 def _magnitudes(points: Points, label: str) -> Drawing:
     """Draw AB magnitudes of |difference flux|; forced points below 3 sigma become 5 sigma limits."""
+    marks = _magnitude_marks(points)
+    if not marks:
+        return Drawing("mag", _NAMES["mag"], "", "no point is significant")
+    return Drawing("mag", _NAMES["mag"], _svg(marks, "difference magnitude (AB mag)", label, faint_end="low"))
+
+
+def _absolute(points: Points, source: Source | None, label: str) -> Drawing:
+    """Draw M = m - A - DM + 2.5 log10(1+z) of the same points; a negative difference has none."""
+    if source is None:
+        return Drawing("absolute", _NAMES["absolute"], "", _NO_DISTANCE)
+    shift = absolute_mag(0.0, source.distance_mpc, source.redshift, source.extinction(points.band))
+    marks = [mark for mark in _magnitude_marks(points, shift) if mark.kind == "limit" or not mark.is_negative]
+    if not marks:
+        return Drawing("absolute", _NAMES["absolute"], "", "no point is significant and positive")
+    name = f"absolute magnitude (AB mag), {source.caveat}"
+    return Drawing("absolute", _NAMES["absolute"], _svg(marks, name, label, faint_end="low"))
+
+
+def _magnitude_marks(points: Points, shift: Floats | None = None) -> list[_Mark]:
     marks = []
+    moved = np.zeros(len(points.days)) if shift is None else shift
     mags = mag_from_flux(np.abs(points.flux_njy))
     errors = mag_error_from_flux(np.abs(points.flux_njy), points.flux_err_njy)
     for row, kind in enumerate(points.kind):
@@ -135,12 +179,11 @@ def _magnitudes(points: Points, label: str) -> Drawing:
         mag, half = float(mags[row]), float(errors[row]) if kind != "limit" else 0.0
         if kind == "forced" and not abs(flux) >= FORCED_SIGMA * error:
             mag, half, kind = float(mag_from_flux(LIMIT_SIGMA * error)), 0.0, "limit"
+        mag += float(moved[row])
         if math.isfinite(mag):
             half = half if math.isfinite(half) else 0.0
             marks.append(_Mark(points.days[row], mag, mag - half, mag + half, kind, points.band[row], flux < 0))
-    if not marks:
-        return Drawing("mag", _NAMES["mag"], "", "no point is significant")
-    return Drawing("mag", _NAMES["mag"], _svg(marks, "difference magnitude (AB mag)", label, faint_end="low"))
+    return marks
 
 
 def _fluxes(points: Points, label: str) -> Drawing:
@@ -157,19 +200,18 @@ def _flux_unit(points: Points) -> tuple[float, str]:
     return 1.0, "nJy"
 
 
-def _luminosities(points: Points, distance_mpc: float | None, label: str) -> Drawing:
-    """Draw nu L_nu = 4 pi D_L^2 nu F_nu, signed, at the bands' pivot wavelengths, without K-correction."""
-    if distance_mpc is None or not distance_mpc > 0:
-        return Drawing("luminosity", _NAMES["luminosity"], "", "needs the distance of a matched galaxy")
-    pivots = [style(band).pivot_nm for band in points.band]
-    frequency = np.array([_LIGHT_NM_PER_SEC / pivot if pivot else np.nan for pivot in pivots])
-    factor = 4 * math.pi * distance_mpc**2 * _ERG_PER_SEC_PER_NJY_HZ_MPC2 * frequency
+def _luminosities(points: Points, source: Source | None, label: str) -> Drawing:
+    """Draw nu L_nu = 4 pi D_L^2 nu F_nu, signed, without K-correction."""
+    if source is None:
+        return Drawing("luminosity", _NAMES["luminosity"], "", _NO_DISTANCE)
+    wavelengths = wavelengths_nm(source.passbands, points.band)
+    factor = nu_lnu_erg_s(1.0, wavelengths, source.distance_mpc, source.extinction(points.band))
     if not np.isfinite(factor).any():
         return Drawing("luminosity", _NAMES["luminosity"], "", "the bands' wavelengths are not known")
     largest = float(np.nanmax(np.abs(points.flux_njy * factor)))
     exponent = math.floor(math.log10(largest)) if largest > 0 else 0
     marks = list(_linear_marks(points, factor / 10.0**exponent))
-    unit = f"{_NU}L{_NU} ({power_of_ten(exponent)} erg s⁻¹)"
+    unit = f"{NU}L{NU} ({power_of_ten(exponent)} erg s⁻¹), {source.caveat}"
     return Drawing("luminosity", _NAMES["luminosity"], _svg(marks, unit, label, zero=True))
 
 

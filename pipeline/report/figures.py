@@ -215,7 +215,9 @@ def _curve(axes: Axes, ra: Floats, dec: Floats, **options: Any) -> None:
     axes.plot(x, y, zorder=4, **options)
 
 
-def magnitude_figure(magnitudes: Mapping[str, Floats], limits: Mapping[str, float]) -> bytes:
+def magnitude_figure(
+    magnitudes: Mapping[str, Floats], limits: Mapping[str, float], name: str = "difference magnitude (AB mag)"
+) -> bytes:
     """Draw the alerts' magnitudes by band, and the median limit of the exposures as dotted lines.
 
     Parameters
@@ -224,6 +226,8 @@ def magnitude_figure(magnitudes: Mapping[str, Floats], limits: Mapping[str, floa
         Band to difference magnitudes (AB), each of shape (n,), finite.
     limits : mapping
         Band to the median 5 sigma limit.
+    name : str
+        What the axis says.
     """
     figure = Figure(figsize=(6.4, 4.0), dpi=_DPI, facecolor="white", layout="constrained")
     axes = figure.add_subplot()
@@ -238,7 +242,7 @@ def magnitude_figure(magnitudes: Mapping[str, Floats], limits: Mapping[str, floa
             axes.stairs(counts, bins, color=drawn.colour, linewidth=2, linestyle=drawn.line, label=label)
         for band, limit in limits.items():
             axes.axvline(limit, color=style(band).colour, linewidth=1.2, linestyle=":")
-    axes.set_xlabel("difference magnitude (AB mag)")
+    axes.set_xlabel(name)
     axes.set_ylabel("alerts per 0.25 mag")
     _plain(axes)
     axes.legend(frameon=False, fontsize=10, labelcolor=INK, title="band: alerts", title_fontsize=9)

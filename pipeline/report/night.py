@@ -6,6 +6,7 @@ import datetime
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from pipeline.report import ranking
 from pipeline.report.palette import in_order
 from pipeline.tables import FLAT, LINKS
 
-_PREFIXES = ("filter_", "clf_", "xm_", "skymap_", "is_")
+_PREFIXES = ("filter_", "clf_", "xm_", "skymap_", "is_", "host_")
 _TYPE_ENDINGS = ("_type", "_otype", "_class", "_kind")
 _MOST_TYPES = 8
 MOST_LINKS = 6
@@ -83,6 +84,20 @@ class Night:
     links: list[Link]
     n_links: dict[str, int]
     on_streak: frozenset[int]
+    absolute: dict[str, NDArray[np.float64]] | None = None
+
+    @property
+    def has_luminosity(self) -> bool:
+        """Whether luminosities are shown."""
+        return self.absolute is not None
+
+    @property
+    def extinction(self) -> str:
+        """What is said of the extinction by the Milky Way in the luminosities shown."""
+        told = self.science["lum_is_extinction_corrected"].unique().to_pylist() if self.has_luminosity else []
+        if True not in told:
+            return "uncorrected for extinction"
+        return "corrected for extinction" + (" where an alert says so" if False in told else "")
 
     @property
     def events(self) -> list[str]:
@@ -96,20 +111,39 @@ class Night:
         return f"{day.day} {day:%B %Y}"
 
 
-def gather(archive: Archive, survey: str, night: int | str) -> Night:
+def gather(
+    archive: Archive,
+    survey: str,
+    night: int | str,
+    *,
+    luminosity: bool | None = None,
+    dust_map: str | Path | None = None,
+) -> Night:
     """Read what the report of a night needs.
+
+    Parameters
+    ----------
+    luminosity : bool, optional
+        Show what the alerts give off at their hosts' distances; by default as the run of the night was told, where the
+        release has hosts.
+    dust_map : str or path, optional
+        Correct luminosities for extinction by this map, whatever is stored.
 
     Raises
     ------
     InputError
-        The night is not in the archive.
+        The night is not in the archive; luminosities are asked for and the release has no hosts.
     """
     ledger = archive.ledger(night, survey)
     number = parse_night(ledger["night"])
     release = str(ledger["release"])
     every = archive.science(number, survey=survey, release=release)
     columns = [name for name in every.schema.names if name in FLAT.names or name.startswith(_PREFIXES)]
-    science = archive.science(number, survey=survey, release=release, columns=columns).to_arrow()
+    if luminosity is None:
+        luminosity = bool(ledger.get("settings", {}).get("luminosity")) and "host_distance_mpc" in columns
+    science = archive.science(
+        number, survey=survey, release=release, columns=columns, luminosity=luminosity, dust_map=dust_map
+    ).to_arrow()
     exposures = archive.exposures(number, survey=survey).to_arrow()
     links = archive.links(number, survey=survey, release=release).to_arrow()
     times = pc.min_max(science["mjd"]).as_py()
@@ -127,7 +161,8 @@ def gather(archive: Archive, survey: str, night: int | str) -> Night:
         catalogs=_catalogs(science),
         classes=_classes(science),
         scores={ranking.score_name(name): _finite(science[name]) for name in ranking.scores_of(science)},
-        magnitudes=_magnitudes(science),
+        magnitudes=_magnitudes(science, "diff_mag"),
+        absolute=_magnitudes(science, "lum_absolute_mag") if luminosity else None,
         limits=_limits(exposures),
         flags=_flags(science),
         links=found,
@@ -215,9 +250,9 @@ def _classes(science: pa.Table) -> dict[str, list[Bar]]:
     return {name.removeprefix("clf_").removesuffix("_class"): _types(science[name]) for name in names}
 
 
-def _magnitudes(science: pa.Table) -> dict[str, NDArray[np.float64]]:
+def _magnitudes(science: pa.Table, name: str) -> dict[str, NDArray[np.float64]]:
     bands = in_order(set(pc.unique(science["band"]).to_pylist()))
-    return {band: _finite(science.filter(pc.equal(science["band"], band))["diff_mag"]) for band in bands}
+    return {band: _finite(science.filter(pc.equal(science["band"], band))[name]) for band in bands}
 
 
 def _limits(exposures: pa.Table) -> dict[str, float]:

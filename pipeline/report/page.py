@@ -23,11 +23,19 @@ from pipeline.report.night import Night, gather, utc
 from pipeline.report.palette import style
 from pipeline.store.root import open_root
 
-_OURS = re.compile(r"^(?:sky|sky-zoom|magnitudes|scores|link-\d+|alert-\d+-[a-z]+)\.png$")
+_OURS = re.compile(r"^(?:sky|sky-zoom|magnitudes|absolute|scores|link-\d+|alert-\d+-[a-z]+)\.png$")
 _COUNTS = ("written", "duplicates", "conflicting", "rejected", "cut", "other_night")
 
 
-def write_report(root: str | Path, survey: str, night: int | str, out: str | Path | None = None) -> Path:
+def write_report(
+    root: str | Path,
+    survey: str,
+    night: int | str,
+    out: str | Path | None = None,
+    *,
+    luminosity: bool | None = None,
+    dust_map: str | Path | None = None,
+) -> Path:
     """Write the report of a night: ``index.html``, complete in itself, and its figures as PNG beside it.
 
     Equal ledgers and parts give equal bytes; the page asks nothing of the network.
@@ -40,6 +48,10 @@ def write_report(root: str | Path, survey: str, night: int | str, out: str | Pat
         Which night.
     out : str or path, optional
         Folder to write to; ``reports/<survey>/<night>`` within the root by default.
+    luminosity : bool, optional
+        Show absolute magnitudes and luminosities; by default as the run of the night was told.
+    dust_map : str or path, optional
+        Correct them for extinction by this map, whatever is stored.
 
     Returns
     -------
@@ -49,11 +61,11 @@ def write_report(root: str | Path, survey: str, night: int | str, out: str | Pat
     Raises
     ------
     InputError
-        No such archive, survey or night.
+        No such archive, survey or night; luminosities are asked for and the release has no hosts.
     """
     opened = open_root(root)
     archive = Archive(opened, survey)
-    told = gather(archive, survey, night)
+    told = gather(archive, survey, night, luminosity=luminosity, dust_map=dust_map)
     page, pictures = render(archive, told)
     folder = Path(out) if out is not None else opened.path(paths.report_folder(survey, told.night))
     folder.mkdir(parents=True, exist_ok=True)
@@ -115,6 +127,9 @@ def _pictures(night: Night, listed: list[Card]) -> dict[str, bytes]:
             pictures["sky-zoom.png"] = figures.zoom_figure(ra, dec, band, marked, zoom)
         if any(len(values) for values in night.magnitudes.values()):
             pictures["magnitudes.png"] = figures.magnitude_figure(night.magnitudes, night.limits)
+    if night.absolute and any(len(values) for values in night.absolute.values()):
+        axis = f"absolute magnitude (AB mag), {night.extinction}"
+        pictures["absolute.png"] = figures.magnitude_figure(night.absolute, {}, axis)
     if any(len(values) for values in night.scores.values()):
         pictures["scores.png"] = figures.score_figure(night.scores)
     for number, link in enumerate(night.links, start=1):
