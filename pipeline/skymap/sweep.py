@@ -21,6 +21,14 @@ Float = NDArray[np.float64]
 Int = NDArray[np.int64]
 
 
+class Inside(NamedTuple):
+    """Positions within the region of one map: ascending rows, and what :class:`Pairs` says of them, shape (p,)."""
+
+    row: Int
+    level: Float
+    density: Float
+
+
 class Pairs(NamedTuple):
     """Positions within the regions of maps, by map and then by row.
 
@@ -54,6 +62,16 @@ def levels_sorted(skymap: SkyMap, sorted_cells: ArrayLike) -> tuple[Float, Float
     return level, density
 
 
+def inside(skymap: SkyMap, sorted_cells: ArrayLike, credible_level: float) -> Inside:
+    """Return every position in the region of one map; see :func:`pairs`."""
+    cells = np.ascontiguousarray(sorted_cells, dtype=np.int64)
+    rows, bounds = _slices_within(skymap, cells, credible_level)
+    total = int((bounds[:, 1] - bounds[:, 0]).sum())
+    out = Inside(np.empty(total, np.int64), np.empty(total), np.empty(total))
+    _fill(rows, bounds, skymap.credible_level, skymap.density_per_deg2, *out)
+    return out
+
+
 def pairs(skymaps: Sequence[SkyMap], sorted_cells: ArrayLike, credible_level: float) -> Pairs:
     """Return every position in the region of every map; see :func:`pipeline.skymap.region`.
 
@@ -65,19 +83,26 @@ def pairs(skymaps: Sequence[SkyMap], sorted_cells: ArrayLike, credible_level: fl
         Ascending order-29 cells; -1 where there is no position.
     credible_level : float
         Probability that the regions hold.
+
+    Notes
+    -----
+    A pair takes 28 bytes. Where that is much, take the maps one after another with :func:`inside`.
     """
     cells = np.ascontiguousarray(sorted_cells, dtype=np.int64)
-    found = []
-    for number, skymap in enumerate(skymaps):
-        limit = reached_level(skymap, credible_level)
-        rows, bounds = _find(skymap.start, skymap.stop, skymap.credible_level, skymap.density_per_deg2, limit, cells)
-        found.append((number, skymap, rows, bounds))
-    total = sum(int((bounds[:, 1] - bounds[:, 0]).sum()) for _, _, _, bounds in found)
-    out = Pairs(np.empty(total, np.int32), np.empty(total, np.int64), np.empty(total), np.empty(total))
-    at = 0
-    for number, skymap, rows, bounds in found:
-        at = _fill(at, number, rows, bounds, skymap.credible_level, skymap.density_per_deg2, *out)
+    found = [_slices_within(skymap, cells, credible_level) for skymap in skymaps]
+    sizes = [int((bounds[:, 1] - bounds[:, 0]).sum()) for _, bounds in found]
+    ends = np.cumsum([0, *sizes])
+    number = np.repeat(np.arange(len(found), dtype=np.int32), sizes)
+    out = Pairs(number, np.empty(ends[-1], np.int64), np.empty(ends[-1]), np.empty(ends[-1]))
+    for skymap, (rows, bounds), begin, end in zip(skymaps, found, ends[:-1], ends[1:], strict=True):
+        places = (out.row[begin:end], out.level[begin:end], out.density[begin:end])
+        _fill(rows, bounds, skymap.credible_level, skymap.density_per_deg2, *places)
     return out
+
+
+def _slices_within(skymap: SkyMap, cells: Int, credible_level: float) -> tuple[Int, Int]:
+    limit = reached_level(skymap, credible_level)
+    return _find(skymap.start, skymap.stop, skymap.credible_level, skymap.density_per_deg2, limit, cells)
 
 
 # ------------------------------------------------------------------------------------------------ kernels
@@ -124,27 +149,17 @@ def _find(start: Int, stop: Int, level: Float, density: Float, limit: float, cel
 
 @njit(**_JIT)
 def _fill(
-    at: int,
-    number: int,
-    rows: Int,
-    bounds: Int,
-    level: Float,
-    density: Float,
-    out_map: NDArray[np.int32],
-    out_row: Int,
-    out_level: Float,
-    out_density: Float,
-) -> int:
+    rows: Int, bounds: Int, level: Float, density: Float, out_row: Int, out_level: Float, out_density: Float
+) -> None:
+    at = 0
     for k in range(rows.size):
         own_level = level[rows[k]]
         own_density = density[rows[k]]
         for j in range(bounds[k, 0], bounds[k, 1]):
-            out_map[at] = number
             out_row[at] = j
             out_level[at] = own_level
             out_density[at] = own_density
             at += 1
-    return at
 
 
 @njit(**_JIT)
