@@ -13,12 +13,19 @@ from rich.table import Table
 from pipeline.followup.summary import covered_bands, event_line
 
 _ROWS = 10
+_WIDTH = 120
 _MOST_DEPTHS = 6
+
+
+def _console() -> Console:
+    """Return where to print: as wide as the terminal, or as the widest table where there is none."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=_WIDTH)
 
 
 def print_search(told: dict[str, Any]) -> None:
     """Print what a search found, event by event."""
-    console = Console(highlight=False, soft_wrap=False)
+    console = _console()
     for event in told["events"]:
         _print_event(console, event, told)
     read = told["read"]
@@ -113,7 +120,7 @@ def _prior(row: dict[str, Any]) -> str:
 
 def print_positions(told: dict[str, Any], table: pa.Table | None) -> None:
     """Print the maps, and the first rows where they are written nowhere."""
-    console = Console(highlight=False)
+    console = _console()
     for event in told["events"]:
         console.print(f"[bold]{event['event']}[/bold]  {event_line(event)}")
         console.print(f"  {_areas(event)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -134,7 +135,11 @@ def _votable(table: pa.Table, draft: Path) -> None:
         is_null = data.is_null().to_numpy(zero_copy_only=False)
         metadata = {key.decode(): value.decode() for key, value in (item.metadata or {}).items()}
         numeric = pa.types.is_integer(item.type) or pa.types.is_floating(item.type) or pa.types.is_boolean(item.type)
-        values = _filled(data, 0) if numeric else np.array(data.cast(pa.string()).fill_null("").to_pylist(), dtype=str)
+        values = (
+            _filled(data, False if pa.types.is_boolean(item.type) else 0)
+            if numeric
+            else np.array(data.cast(pa.string()).fill_null("").to_pylist(), dtype=str)
+        )
         columns.append(
             MaskedColumn(values, item.name, mask=is_null, unit=metadata.get("unit"), description=metadata.get("doc"))
         )
@@ -187,12 +192,16 @@ def _from_astropy(file: Path, *, is_fits: bool) -> pa.Table:
     from astropy.table import Table
 
     if is_fits:
-        table = Table.read(file, format="fits", hdu=1, unit_parse_strict="silent")
+        with warnings.catch_warnings():  # what matters is raised as an error
+            warnings.simplefilter("ignore")
+            table = Table.read(file, format="fits", hdu=1, unit_parse_strict="silent")
     else:
         content = file.read_bytes()
         if _NO_MARKUP.search(content):
             raise InputError("the VOTable declares a document type or entities", source=str(file), mend="remove them")
-        table = parse_single_table(io.BytesIO(content), verify="ignore").to_table(use_names_over_ids=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            table = parse_single_table(io.BytesIO(content), verify="ignore").to_table(use_names_over_ids=True)
     return pa.table({name: _arrow(table[name]) for name in table.colnames})
 
 

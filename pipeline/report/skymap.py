@@ -218,7 +218,7 @@ def _whole_frame(axes: Axes, projection: Projection) -> None:
         text = f"{dec:+d}°".replace("-", MINUS) if dec else "0°"
         axes.text(x.min() - 0.05, y[0], text, fontsize=9, color=FAINT, ha="right", va="center")
     halo = [path_effects.withStroke(linewidth=2.5, foreground="white", alpha=0.8)]
-    for hour in range(0, 24, 4):
+    for hour in (0, 4, 8, 16, 20):
         x, y = projection.forward(np.array([15.0 * hour]), np.array([0.0]))
         for text, above in ((f"{hour}h", 7), (f"{15 * hour}°", -7)):
             offset: dict[str, Any] = {
