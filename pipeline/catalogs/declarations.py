@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 import pipeline
 from pipeline.errors import CatalogError
 from pipeline.xmatch import CatalogDeclaration, parse_declaration
+from pipeline.xmatch.otypes import ObjectTypes, parse_otypes
 
 
 def packaged_folder() -> Path:
@@ -47,6 +49,16 @@ def get_declaration(name: str, extra_paths: Iterable[str | Path] = ()) -> Catalo
     if name not in declarations:
         raise CatalogError(f"no catalog {name} is declared", mend=f"declared are {', '.join(sorted(declarations))}")
     return declarations[name]
+
+
+@cache
+def load_otypes() -> ObjectTypes:
+    """Return the object types of SIMBAD: spellings, codes and hierarchy."""
+    file = packaged_folder() / "simbad_otypes.csv"
+    try:
+        return parse_otypes(file.read_text(encoding="utf-8"), str(file))
+    except (OSError, UnicodeDecodeError) as error:
+        raise CatalogError(f"the table of object types cannot be read: {error}", source=str(file)) from error
 
 
 def _load(file: Path) -> CatalogDeclaration:

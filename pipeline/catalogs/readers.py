@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from pipeline.catalogs.declarations import load_otypes
 from pipeline.catalogs.hats import open_hats
 from pipeline.errors import CatalogError
 from pipeline.xmatch import CatalogDeclaration
@@ -74,7 +75,7 @@ def read_tables(file: Path, declaration: CatalogDeclaration) -> Iterator[pa.Tabl
     CatalogError
         The file is absent, damaged, of unknown form, lacks a column, or holds what its declared type cannot.
     """
-    read = {"parquet": _parquet, "text": _text, "fits": _fits, "votable": _votable, "hats": _hats}[form_of(file)]
+    read = {"parquet": _parquet, "text": _text, "fits": _tabular, "votable": _tabular, "hats": _hats}[form_of(file)]
     rows = 0
     try:
         for raw in read(file, declaration.sources(), declaration):
@@ -104,7 +105,8 @@ def _typed(raw: Columns, file: Path, declaration: CatalogDeclaration) -> pa.Tabl
         for ours, source in (("pmra", declaration.motion.pmra), ("pmdec", declaration.motion.pmdec)):
             columns[ours] = _cast(cleaned[source], pa.float64(), where(source))
     for item in declaration.columns:
-        columns[f"column {item.name}"] = _cast(cleaned[item.source], item.arrow_type, where(item.source))
+        values = _cast(cleaned[item.source], item.arrow_type, where(item.source))
+        columns[f"column {item.name}"] = load_otypes().translate(values) if item.vocabulary else values
     return pa.table(columns)
 
 
@@ -154,28 +156,36 @@ def open_text(file: Path, delimiter: str, columns: Sequence[str] | None = None) 
     return pa.csv.open_csv(file, read_options=read, parse_options=parse, convert_options=convert)
 
 
-def _fits(file: Path, names: list[str], declaration: CatalogDeclaration) -> Iterator[Columns]:
-    from astropy.table import Table
+def read_astropy(file: Path) -> Mapping[str, Any]:
+    """Return the table of a FITS or VOTable file: its columns by name.
 
-    table = Table.read(file, format="fits", hdu=1, unit_parse_strict="silent", memmap=True)
-    yield from _astropy(table, names, file)
+    Raises
+    ------
+    CatalogError
+        A VOTable brings a document type with it: entities could make it as large as they like.
+    """
+    if form_of(file) == "fits":
+        from astropy.table import Table
+
+        table = Table.read(file, format="fits", hdu=1, unit_parse_strict="silent", memmap=True)
+    else:
+        from astropy.io.votable import parse_single_table
+
+        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as opened:
+            head = opened.read(_HEAD_BYTES).upper()
+        if b"<!DOCTYPE" in head or b"<!ENTITY" in head:
+            raise CatalogError(
+                "a VOTable with a document type (DTD, entities) is not read", source=str(file), mend="remove it"
+            )
+        table = parse_single_table(file, verify="ignore").to_table(use_names_over_ids=True)
+    return {name: table[name] for name in table.colnames}
 
 
-def _votable(file: Path, names: list[str], declaration: CatalogDeclaration) -> Iterator[Columns]:
-    from astropy.io.votable import parse_single_table
-
-    with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as opened:
-        head = opened.read(_HEAD_BYTES).upper()
-    if b"<!DOCTYPE" in head or b"<!ENTITY" in head:
-        raise CatalogError(
-            "a VOTable with a document type (DTD, entities) is not read", source=str(file), mend="remove its DOCTYPE"
-        )
-    yield from _astropy(parse_single_table(file, verify="ignore").to_table(use_names_over_ids=True), names, file)
-
-
-def _astropy(table: Any, names: list[str], file: Path) -> Iterator[Columns]:
-    _need(table.colnames, names, file)
-    for start in range(0, max(len(table), 1), _BATCH):
+def _tabular(file: Path, names: list[str], declaration: CatalogDeclaration) -> Iterator[Columns]:
+    table = read_astropy(file)
+    _need(list(table), names, file)
+    length = len(table[names[0]])
+    for start in range(0, max(length, 1), _BATCH):
         yield {name: pa.chunked_array([_to_arrow(table[name][start : start + _BATCH], name, file)]) for name in names}
 
 

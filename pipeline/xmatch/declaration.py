@@ -20,6 +20,7 @@ TYPES: dict[str, pa.DataType] = {
     "float32": pa.float32(),
     "float64": pa.float64(),
 }
+VOCABULARIES = ("simbad_otype",)
 POSITION_FORMATS = ("deg", "microdeg", "sexagesimal")
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_]*")
@@ -43,6 +44,8 @@ class CatalogColumn:
         Its name in the catalog's file.
     unit, doc : str
         Unit in the VO convention; one line on what it is.
+    vocabulary : str
+        One of ``VOCABULARIES`` whose spellings the file uses: the column then holds the codes; or empty.
     """
 
     name: str
@@ -50,6 +53,7 @@ class CatalogColumn:
     source: str
     unit: str = ""
     doc: str = ""
+    vocabulary: str = ""
 
     @property
     def arrow_type(self) -> pa.DataType:
@@ -332,6 +336,10 @@ def _column(values: Any, where: str) -> CatalogColumn:
         raise CatalogError(f"column {item.name} has type {item.type}, known are {', '.join(TYPES)}", source=where)
     if not _NAME.fullmatch(item.name) or item.name in _RESERVED:
         raise CatalogError(f"{item.name!r} cannot name a column of a catalog (a-z, 0-9, _)", source=where)
+    if item.vocabulary and (item.vocabulary not in VOCABULARIES or item.type != "string"):
+        raise CatalogError(
+            f"column {item.name} of type {item.type} cannot have vocabulary {item.vocabulary}", source=where
+        )
     return item
 
 
