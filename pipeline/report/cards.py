@@ -175,8 +175,10 @@ def _luminosity(alert: Mapping[str, Any]) -> list[str]:
         return []
     told = []
     if magnitude is not None:
-        error = "(error unknown)" if err is None else f"± {err:.2f}"
-        told.append(f"M {magnitude:.2f} {error} mag in {alert['band']}".replace("-", MINUS))
+        told.append(
+            f"M {magnitude:.2f}{'' if err is None else f' ± {err:.2f}'} mag in {alert['band']}".replace("-", MINUS)
+        )
+        told[0] += " (error unknown)" if err is None else ""
     if nu_lnu is not None:
         exponent = math.floor(math.log10(abs(nu_lnu))) if nu_lnu else 0
         told.append(

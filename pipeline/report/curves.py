@@ -70,7 +70,7 @@ class Source:
 
     @property
     def caveat(self) -> str:
-        """What is said on an axis where nothing is corrected for extinction."""
+        """What is said of the extinction by the Milky Way."""
         return "uncorrected for extinction" if math.isnan(self.ebv_mag) else "corrected for extinction"
 
 
@@ -165,8 +165,8 @@ def _absolute(points: Points, source: Source | None, label: str) -> Drawing:
     marks = [mark for mark in _magnitude_marks(points, shift) if mark.kind == "limit" or not mark.is_negative]
     if not marks:
         return Drawing("absolute", _NAMES["absolute"], "", "no point is significant and positive")
-    name = f"absolute magnitude (AB mag), {source.caveat}"
-    return Drawing("absolute", _NAMES["absolute"], _svg(marks, name, label, faint_end="low"))
+    svg = _svg(marks, "absolute magnitude (AB mag)", label, faint_end="low", note=source.caveat)
+    return Drawing("absolute", _NAMES["absolute"], svg)
 
 
 def _magnitude_marks(points: Points, shift: Floats | None = None) -> list[_Mark]:
@@ -211,8 +211,8 @@ def _luminosities(points: Points, source: Source | None, label: str) -> Drawing:
     largest = float(np.nanmax(np.abs(points.flux_njy * factor)))
     exponent = math.floor(math.log10(largest)) if largest > 0 else 0
     marks = list(_linear_marks(points, factor / 10.0**exponent))
-    unit = f"{NU}L{NU} ({power_of_ten(exponent)} erg s⁻¹), {source.caveat}"
-    return Drawing("luminosity", _NAMES["luminosity"], _svg(marks, unit, label, zero=True))
+    unit = f"{NU}L{NU} ({power_of_ten(exponent)} erg s⁻¹)"
+    return Drawing("luminosity", _NAMES["luminosity"], _svg(marks, unit, label, zero=True, note=source.caveat))
 
 
 def _linear_marks(points: Points, factor: Floats) -> Iterable[_Mark]:
@@ -225,7 +225,9 @@ def _linear_marks(points: Points, factor: Floats) -> Iterable[_Mark]:
 
 
 # ------------------------------------------------------------------------------------------------- SVG
-def _svg(marks: list[_Mark], y_name: str, label: str, *, faint_end: str = "", zero: bool = False) -> str:
+def _svg(
+    marks: list[_Mark], y_name: str, label: str, *, faint_end: str = "", zero: bool = False, note: str = ""
+) -> str:
     inverted = faint_end == "low"
     x_range = span([mark.x for mark in marks], least=1.0)
     heights = [value for mark in marks for value in (mark.low, mark.high, mark.y)] + ([0.0] if zero else [])
@@ -239,7 +241,10 @@ def _svg(marks: list[_Mark], y_name: str, label: str, *, faint_end: str = "", ze
         inner += _band(
             [mark for mark in marks if mark.band == band], band, x, y, 0.62 if len(marks) > _CROWDED else 1.0
         )
-    told = f"Light curve of {label}: {y_name} against days from the alert. {_summary(marks)}"
+    if note:
+        inner.append(text(WIDTH - _RIGHT - 4, _TOP + 4, note, anchor="end", cls="tick"))
+    named = f"{y_name}, {note}" if note else y_name
+    told = f"Light curve of {label}: {named} against days from the alert. {_summary(marks)}"
     view = f"0 0 {num(WIDTH)} {num(HEIGHT)}"
     return f'<svg viewBox="{view}" role="img" aria-label="{escape(told)}">{"".join(inner)}</svg>'
 

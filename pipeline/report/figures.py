@@ -244,6 +244,7 @@ def magnitude_figure(
             axes.axvline(limit, color=style(band).colour, linewidth=1.2, linestyle=":")
     axes.set_xlabel(name)
     axes.set_ylabel("alerts per 0.25 mag")
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     _plain(axes)
     axes.legend(frameon=False, fontsize=10, labelcolor=INK, title="band: alerts", title_fontsize=9)
     return _png(figure)
