@@ -43,6 +43,7 @@ def test_bit_identical_to_healpy(order: int) -> None:
     np.testing.assert_array_equal(centres, healpy.pix2ang(nside, cells, nest=True, lonlat=True))
     np.testing.assert_array_equal(healpix.ang2pix(order, *centres), cells)
     np.testing.assert_array_equal(healpix.ring_of(order, cells), healpy.nest2ring(nside, cells))
+    np.testing.assert_array_equal(healpix.nested_of(order, cells), healpy.ring2nest(nside, cells))
     expected = healpy.get_all_neighbours(nside, cells, nest=True).T
     np.testing.assert_array_equal(healpix.neighbours(order, cells), expected)
 

@@ -120,8 +120,6 @@ def _explicit(table: Table, pixel: str, wanted: dict[str, str]) -> Intervals:
         raise ValueError(f"NSIDE is {nside!r}")
     order = _order_of(12 * nside * nside)
     cells = table.integers(pixel)
-    if any(table.rows * table.fields[name].repeat != len(cells) for name in wanted):
-        raise ValueError("columns differ in length")
     if len(cells) and (cells.min() < 0 or cells.max() >= 12 * nside * nside):
         raise ValueError(f"a pixel number is none of NSIDE {nside}")
     if _is_ring(table):
@@ -131,6 +129,8 @@ def _explicit(table: Table, pixel: str, wanted: dict[str, str]) -> Intervals:
 
 
 def _sorted_intervals(orders: NDArray, cells: NDArray, values: dict[str, NDArray], table: Table) -> Intervals:
+    if any(len(column) != len(cells) for column in values.values()):
+        raise ValueError("columns differ in length")
     shift = 2 * (healpix.MAX_ORDER - orders)
     start = cells << shift
     by = np.argsort(start, kind="stable")

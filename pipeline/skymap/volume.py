@@ -55,7 +55,8 @@ def volume_levels(
     table = skymap.volume
     inside = np.flatnonzero(known & (row >= 0) & np.isfinite(table.log_peak[row]))
     at, error = row[inside], error[inside]
-    log_density = table.log_peak[at] - 0.5 * np.square((distance[inside] - mu[at]) / sigma[at])
+    with np.errstate(over="ignore"):  # farther than numbers go is density 0
+        log_density = table.log_peak[at] - 0.5 * np.square((distance[inside] - mu[at]) / sigma[at])
     out[inside] = np.interp(log_density, table.log_density, table.level, left=1.0)
     blurred = np.isfinite(error) & (error > _SHARP * sigma[at])
     if blurred.any():
