@@ -43,7 +43,7 @@ def command(
     from pipeline.errors import InputError
     from pipeline.report import write_report
 
-    settings, _ = config.load({"root": root}, file=config_file)
+    settings, _ = config.load({"root": root, "dust_map": dust_map}, file=config_file)
     number = paths.parse_night(night)
     archive = open_archive(settings.root, survey=survey)
     holders = [name for name in ([survey] if survey else archive.surveys) if number in archive.nights(name)]
@@ -53,7 +53,9 @@ def command(
     if len(holders) > 1:
         raise InputError(f"{', '.join(holders)} have night {number}", mend="name one with --survey")
     try:
-        page = write_report(settings.root, holders[0], number, out, luminosity=luminosity or None, dust_map=dust_map)
+        # without the switch the page shows what the run was told to, as it is stored
+        asked = {"luminosity": True, "dust_map": settings.dust_map} if luminosity else {"dust_map": dust_map}
+        page = write_report(settings.root, holders[0], number, out, **asked)
     except OSError as error:
         raise InputError(f"the report cannot be written: {error}", mend="choose another --out") from error
     if as_json:
