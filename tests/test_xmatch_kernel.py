@@ -8,26 +8,9 @@ from astropy import units as u
 from astropy.coordinates import SkyCoord, search_around_sky
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from xmatch_oracle import SKIES, sky
 
 from pipeline.xmatch import MatchIndex, build_index, nearest, within
-
-SKIES = ["uniform", "clustered", "north", "south", "wrap", "grid"]
-
-
-def _sky(kind: str, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    ra, dec = rng.uniform(0, 360, n), np.degrees(np.arcsin(rng.uniform(-1, 1, n)))
-    if kind == "clustered":
-        centre = rng.integers(0, 5, n)
-        ra, dec = 40.0 * centre + rng.normal(0, 0.01, n), 17.0 * (centre - 2) + rng.normal(0, 0.01, n)
-    elif kind in ("north", "south"):
-        dec = (90.0 - np.abs(rng.normal(0, 0.01, n))) * (1 if kind == "north" else -1)
-        dec[:3] = 90.0 if kind == "north" else -90.0
-    elif kind == "wrap":
-        ra, dec = rng.normal(0, 0.01, n) % 360.0, rng.normal(0, 0.01, n)
-        ra[:3] = [0.0, 360.0, np.nextafter(360, 0)]
-    elif kind == "grid":  # many equal separations, on the borders of base faces
-        ra, dec = rng.integers(0, 20, n) / 3600 + 45.0, rng.integers(-10, 10, n) / 3600
-    return ra, dec
 
 
 def _all_separations(ra: np.ndarray, dec: np.ndarray, other_ra: np.ndarray, other_dec: np.ndarray) -> np.ndarray:
@@ -69,9 +52,9 @@ def _check_against_brute_force(
 @pytest.mark.parametrize("per_row", [False, True])
 def test_equals_brute_force(kind: str, per_row: bool) -> None:
     rng = np.random.default_rng([SKIES.index(kind), per_row])
-    index, rows = build_index(*_sky(kind, 1500, rng))
+    index, rows = build_index(*sky(kind, 1500, rng))
     assert len(rows) == len(index) == 1500
-    ra, dec = _sky(kind, 400, rng)
+    ra, dec = sky(kind, 400, rng)
     near = rng.integers(0, 1500, 200)  # half of the alerts lie beside a source
     ra[:200], dec[:200] = index.ra[near], np.clip(index.dec[near] + rng.normal(0, 1e-4, 200), -90, 90)
     radius = 10.0 ** rng.uniform(-2, 5.5, 400) if per_row else np.full(400, 20.0)
@@ -102,8 +85,8 @@ def test_any_positions(sources: list, alerts: list, radius: float) -> None:
 
 def test_equals_astropy() -> None:
     rng = np.random.default_rng(5)
-    index, _ = build_index(*_sky("clustered", 4000, rng))
-    ra, dec = _sky("clustered", 1000, rng)
+    index, _ = build_index(*sky("clustered", 4000, rng))
+    ra, dec = sky("clustered", 1000, rng)
     ours = within(ra, dec, 15.0, index)
     alerts, sources = SkyCoord(ra, dec, unit="deg"), SkyCoord(index.ra, index.dec, unit="deg")
     alert, row, separation, _ = search_around_sky(alerts, sources, 15 * u.arcsec)
@@ -118,8 +101,8 @@ def test_equals_astropy() -> None:
 
 def test_result_belongs_to_the_alert_alone() -> None:
     rng = np.random.default_rng(6)
-    index, _ = build_index(*_sky("clustered", 3000, rng))
-    ra, dec = _sky("clustered", 500, rng)
+    index, _ = build_index(*sky("clustered", 3000, rng))
+    ra, dec = sky("clustered", 500, rng)
     radius = rng.uniform(0, 30, 500)
     whole = nearest(ra, dec, radius, index)
     for rows in (rng.permutation(500), np.arange(100, 300), np.array([7]), np.array([], dtype=int)):
@@ -160,9 +143,9 @@ def test_given_cells_give_the_same() -> None:
     from pipeline.healpix import ang2pix
 
     rng = np.random.default_rng(8)
-    index, _ = build_index(*_sky("uniform", 200_000, rng))
+    index, _ = build_index(*sky("uniform", 200_000, rng))
     assert index.order > 4
-    ra, dec = _sky("uniform", 5000, rng)
+    ra, dec = sky("uniform", 5000, rng)
     ours, given_cells = nearest(ra, dec, 600.0, index), nearest(ra, dec, 600.0, index, ang2pix(29, ra, dec))
     np.testing.assert_array_equal(ours.row, given_cells.row)
     some = rng.integers(0, 5000, 40)
