@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
+import shutil
 import statistics as stats
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +15,24 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from astropy.table import Table
+from test_events import lvk, skymap
 from test_nights import assert_whole, hashes, run
+from test_notices import as_json
 
 from pipeline.catalogs import build, get_declaration
-from pipeline.errors import SchemaError
+from pipeline.errors import CatalogError, InputError, SchemaError
+from pipeline.events import EventStore
 from pipeline.healpix import ang2pix, to_uniq
+from pipeline.nights import enrich as enriching
 from pipeline.nights.enrichment import _nearest_map_group
+from pipeline.nights.recipe import expanded
 from pipeline.schema import column, content_hash
-from pipeline.simulation import simulate
+from pipeline.simulation import Simulated, simulate
 from pipeline.skymap import SkyMap, parse_skymap
+from pipeline.skymaps import skymap_fits
 from pipeline.stages.exposures import exposures
 from pipeline.stages.groups import Group, apply
-from pipeline.store import open_root, read_ledgers
+from pipeline.store import open_root, read_ledger, read_ledgers
 from pipeline.tables import FLAT
 
 
@@ -150,3 +159,211 @@ def test_a_simulated_sky_is_found_again(tmp_path: Path) -> None:
     assert not again.is_up_to_date
     changed = {path.split("/")[1] for path in set(before) ^ set(hashes(tmp_path / "d"))}
     assert changed == {"science"}, "another sky map leaves decoded parts as they are"
+    work = again.ledgers[20240212]["work"]
+    assert {name for name, parts in work.items() if "computed" in parts} == {"skymap_best", "filter_kilonova_in_skymap"}
+
+
+# --------------------------------------------------------------------------------------- only what changed
+NIGHT = 20240212
+EVENT = "S240212x"
+OPTIONS: dict[str, Any] = {"models": ("supernova",), "part.max_alerts": 70, "skymaps": (EVENT,)}
+OWN = {"skymap_s240212x", "skymap_best", "filter_kilonova_in_skymap"}
+"""What a new map of the event changes: its own columns, and what reads them."""
+
+
+def _notice(status: str, created: str, seed: int) -> bytes:
+    return lvk(created, status, seed=seed, superevent_id=EVENT, event={"time": "2024-02-11T18:00:00Z"})
+
+
+@pytest.fixture(scope="module")
+def night(tmp_path_factory: pytest.TempPathFactory) -> Simulated:
+    return simulate(NIGHT, "ztf", 200, 11, tmp_path_factory.mktemp("sim"), cutouts=False)
+
+
+@pytest.fixture(scope="module")
+def first(night: Simulated, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An archive of three parts, matched with a built catalog and the first map of an event."""
+    root = tmp_path_factory.mktemp("first") / "d"
+    build(
+        get_declaration("sim_galaxies"),
+        night.dump.parent / "catalogs/sim_galaxies.parquet",
+        root / "catalogs/sim_galaxies",
+    )
+    EventStore(root).add(_notice("PRELIMINARY", "2024-02-12T00:00:00Z", 1))
+    assert not run(root, night.dump, night=NIGHT, **OPTIONS).errors
+    return root
+
+
+@pytest.fixture
+def root(first: Path, tmp_path: Path) -> Iterator[Path]:
+    shutil.copytree(first, tmp_path / "d")
+    yield tmp_path / "d"
+
+
+def _work(root: Path) -> dict[str, dict[str, int]]:
+    ledger = read_ledger(open_root(root), "ztf", NIGHT)
+    assert ledger is not None
+    return ledger["work"]
+
+
+def _science(root: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted((root / "ztf/science/main").rglob("part-*.parquet"))}
+
+
+def test_the_first_run_computes_all_and_pins_the_version(first: Path) -> None:
+    work = _work(first)
+    assert set(work) >= OWN | {"xmatch_sim_galaxies", "supernova"}, "catalogs that are built are matched unasked"
+    assert {tuple(parts.items()) for parts in work.values()} == {(("computed", 3),)}
+    ledger = read_ledger(open_root(first), "ztf", NIGHT)
+    assert ledger is not None
+    told = ledger["groups"]["skymap_s240212x"]
+    stored = EventStore(first).located(EVENT)
+    assert (told["event_version"], told["notice"]) == (1, stored.digest)
+    assert told["digests"]["resource"] == EventStore(first).skymap(EVENT).digest
+
+
+def test_a_newer_map_recomputes_its_own_columns_and_gives_the_bytes_of_a_full_run(
+    root: Path, night: Simulated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = _science(root)
+    EventStore(root).add(_notice("UPDATE", "2024-02-12T09:00:00Z", 2))
+    ran: list[str] = []
+
+    def counted(group: Group, table: pa.Table) -> pa.Table:
+        ran.append(group.name)
+        return apply(group, table)
+
+    monkeypatch.setattr(enriching, "apply", counted)
+    outcome = run(root, night.dump, night=NIGHT, **OPTIONS)
+    assert sorted(ran) == sorted([*OWN] * 3)
+    work = _work(root)
+    assert {name for name, parts in work.items() if parts == {"computed": 3}} == OWN
+    assert {name for name, parts in work.items() if parts == {"copied": 3}} == set(work) - OWN
+    assert outcome.ledgers[NIGHT]["groups"]["skymap_s240212x"]["event_version"] == 2
+    stages = {entry["stage"] for entry in outcome.ledgers[NIGHT]["timing"] if entry["stage"].startswith("enrich: ")}
+    assert stages == {f"enrich: {name}" for name in OWN}
+    ran.clear()
+    again = root.parent / "again"
+    shutil.copytree(root / "catalogs", again / "catalogs")
+    shutil.copytree(root / "events", again / "events")
+    run(again, night.dump, night=NIGHT, **OPTIONS)
+    assert len(ran) == 3 * len(work)
+    assert _science(root) == _science(again) != before
+    assert_whole(root)
+
+
+def test_a_new_version_with_the_same_map_changes_nothing(root: Path, night: Simulated) -> None:
+    same = json.loads(_notice("UPDATE", "2024-02-12T09:00:00Z", 1))
+    same["event"]["far"] = 1e-12
+    assert EventStore(root).add(as_json(same)).version == 2
+    assert run(root, night.dump, night=NIGHT, **OPTIONS).is_up_to_date
+
+
+def test_a_damaged_or_foreign_part_is_not_copied_from(root: Path, night: Simulated) -> None:
+    EventStore(root).add(_notice("UPDATE", "2024-02-12T09:00:00Z", 2))
+    one, two, _ = sorted((root / "ztf/science/main").rglob("part-*.parquet"))
+    data = bytearray(one.read_bytes())
+    data[len(data) // 3] ^= 1
+    one.write_bytes(data)
+    two.unlink()
+    run(root, night.dump, night=NIGHT, **OPTIONS)
+    work = _work(root)
+    assert work["supernova"] == {"computed": 2, "copied": 1}
+    assert work["skymap_s240212x"] == {"computed": 3}
+    assert_whole(root)
+
+
+def test_a_part_with_other_rows_is_not_copied_from(root: Path) -> None:
+    from pipeline.nights.earlier import EarlierFile, read_earlier
+    from pipeline.store.parts import sha256_of
+
+    ledger = read_ledger(open_root(root), "ztf", NIGHT)
+    assert ledger is not None
+    one, two, _ = (part["files"]["science"] for part in ledger["parts"])
+    group = Group("supernova", 1, (), (column("clf_supernova_score", pa.float32()),), lambda table: table)
+    table = pq.read_table(root / one["path"])
+    content = {"alert_id": content_hash(table.column("alert_id"))}
+    files = [EarlierFile(item["path"], item["sha256"]) for item in (two, one)]
+    found = read_earlier(open_root(root), files, content, [group])
+    assert found.columns is not None and found.columns.num_rows == table.num_rows
+    assert found.columns.column(0).equals(table.column("clf_supernova_score"))
+    assert found.group(group, found.keys["supernova"]) is not None
+    assert found.group(group, "another key") is None
+    other = Group("supernova", 1, (), (column("clf_supernova_score", pa.float64()),), lambda table: table)
+    assert found.group(other, found.keys["supernova"]) is None, "a column of another type is computed anew"
+    assert read_earlier(open_root(root), files[:1], content, [group]).columns is None
+    assert sha256_of(root / one["path"]) == one["sha256"]
+
+
+def test_force_computes_all_anew(root: Path, night: Simulated) -> None:
+    before = _science(root)
+    run(root, night.dump, night=NIGHT, force=True, **OPTIONS)
+    assert {tuple(parts) for parts in _work(root).values()} == {("computed",)}
+    assert _science(root) == before
+
+
+def test_another_release_copies_from_the_main_one(root: Path, night: Simulated) -> None:
+    run(root, night.dump, night=NIGHT, release="w2", **{**OPTIONS, "skymaps": ()})
+    work = _work(root)
+    assert {name for name, parts in work.items() if "computed" in parts} == {"skymap_best", "filter_kilonova_in_skymap"}
+    assert work["supernova"] == {"copied": 3}
+
+
+# --------------------------------------------------------------------------------------- what is named
+def test_events_that_cannot_be_matched_are_refused_before_any_work(root: Path, night: Simulated) -> None:
+    before = hashes(root)
+    store = EventStore(root)
+    store.add(lvk("2024-02-12T00:00:00Z", superevent_id="MS240212a"))
+    for names, words in (
+        (("S999",), "there is no event S999 in the archive; known: ms240212a, s240212x"),
+        (("MS240212a",), "test or simulated"),
+        ((EVENT, EVENT.lower()), "twice"),
+    ):
+        with pytest.raises(InputError, match=words):
+            run(root, night.dump, night=NIGHT, **{**OPTIONS, "skymaps": names})
+    store.add(lvk("2024-02-13T00:00:00Z", "RETRACTION", superevent_id=EVENT))
+    with pytest.raises(CatalogError, match="retracted on 2024-02-13"):
+        run(root, night.dump, night=NIGHT, **OPTIONS)
+    assert hashes(root) == before
+
+
+def test_the_map_of_a_version_that_was_pinned_is_used_whatever_comes_meanwhile(root: Path) -> None:
+    from pipeline import config
+    from pipeline.nights.recipe import make_recipe
+
+    recipe = make_recipe(config.load({"root": str(root), "skymaps": (EVENT,), "models": ()}, environment={})[0])
+    (source,) = recipe.skymaps
+    store = EventStore(root)
+    store.add(_notice("EARLYWARNING", "2024-02-11T23:00:00Z", 3))  # takes number 1
+    assert store.located(EVENT).version == 2
+    assert source.version == 1 and source.open().digest == source.digest
+    file = root / "map.fits"
+    file.write_bytes(skymap_fits(skymap(5)))
+    named = make_recipe(config.load({"root": str(root), "skymaps": (f"X={file}",)}, environment={})[0]).skymaps[0]
+    assert (named.event, named.version) == ("x", None)
+    file.write_bytes(skymap_fits(skymap(6)))
+    with pytest.raises(CatalogError, match="changed while the run"):
+        named.open()
+
+
+def test_catalogs_by_star_name_or_none(first: Path, tmp_path: Path) -> None:
+    folder = first / "catalogs"
+    assert expanded(("*",), folder) == ("sim_galaxies",)
+    assert expanded((), folder) == expanded(("none",), folder) == ()
+    assert expanded(("*", "other=/x"), folder) == ("other=/x", "sim_galaxies")
+    assert expanded(("*", "sim_galaxies=/x"), folder) == ("sim_galaxies=/x",)
+    assert expanded(("*",), tmp_path / "nowhere") == ()
+    with pytest.raises(InputError, match="none stands beside"):
+        expanded(("none", "gcvs"), folder)
+
+
+def test_a_catalog_of_an_older_layout_is_told_and_not_left_aside(root: Path, night: Simulated) -> None:
+    meta = root / "catalogs/sim_galaxies/meta.json"
+    meta.write_text(json.dumps({**json.loads(meta.read_text()), "layout": 1}))
+    with pytest.raises(CatalogError, match=r"layout 1.*build it again"):
+        run(root, night.dump, night=NIGHT, **OPTIONS)
+
+
+def test_luminosities_need_hosts(root: Path, night: Simulated) -> None:
+    with pytest.raises(InputError, match="host galaxies"):
+        run(root, night.dump, night=NIGHT, **{**OPTIONS, "catalogs": ("none",), "luminosity": True})

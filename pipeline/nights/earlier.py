@@ -77,7 +77,7 @@ def read_earlier(
         try:
             if sha256_of(path) != file.sha256:
                 continue
-            footer = pq.read_schema(path).metadata or {}
+            footer = pq.read_metadata(path).metadata or {}
             known = json.loads(footer[b"alertmill.content"])
             keys = json.loads(footer[b"alertmill.keys"])
             if known["alert_id"] != content["alert_id"]:
