@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -21,11 +20,9 @@ from catalog_samples import (
     write_uniform,
     write_votable,
 )
-from click.testing import CliRunner
 
 from pipeline import catalogs, cosmology, healpix, xmatch
 from pipeline.catalogs import building, payload
-from pipeline.cli.catalogs import command
 from pipeline.errors import CatalogError
 from pipeline.xmatch import CatalogDeclaration, parse_declaration
 
@@ -312,33 +309,3 @@ def test_sexagesimal_angles(tmp_path: Path) -> None:
     file.write_text("RA;DE\n00:08:27.05;north\n")
     with pytest.raises(CatalogError, match="'north' is not a sexagesimal angle"):
         catalogs.build(declaration, file, tmp_path / "ngc")
-
-
-# ------------------------------------------------------------------------------------------------ command, real data
-def test_command(tmp_path: Path) -> None:
-    file, folder = write_parquet(tmp_path), str(tmp_path / "built")
-    own = tmp_path / "own"
-    own.mkdir()
-    text = 'name = "stars"\ndoc = "d"\nsource = "s"\nlicence = "l"\nra = "RA"\ndec = "DE"\nradius_arcsec = 5\n'
-    (own / "stars.toml").write_text(text)
-    runner = CliRunner()
-
-    def call(*arguments: str) -> str:
-        result = runner.invoke(command, [*arguments, "--folder", folder], catch_exceptions=False)
-        assert result.exit_code == 0, result.output
-        return result.output
-
-    facts = json.loads(call("build", "stars", str(file), "--declarations", str(own), "--json"))
-    assert (facts["rows"], facts["rows_without_position"]) == (4, 1)
-    assert json.loads(call("info", "stars", "--json")) == facts
-    assert "xm_stars_separation_arcsec" in call("info", "stars")
-    assert "intact" in call("verify", "stars")
-    assert json.loads(call("verify", "stars", "--json"))["digest"] == facts["digest"]
-    listed = {row["name"]: row["rows"] for row in json.loads(call("list", "--declarations", str(own), "--json"))}
-    assert (listed["stars"], listed["vsx"]) == (4, None)
-    assert "stars" in call("list", "--declarations", str(own))
-    with pytest.raises(CatalogError, match="no built catalog"):
-        runner.invoke(command, ["info", "vsx", "--folder", folder], catch_exceptions=False)
-    for name in ("list", "build", "info", "verify"):
-        shown = runner.invoke(command, [name, "--help"]).output
-        assert "Example" in shown

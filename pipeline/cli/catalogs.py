@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +16,7 @@ from pipeline.cli.options import json_option
 
 if TYPE_CHECKING:
     from pipeline.catalogs import Catalog
+    from pipeline.xmatch import CatalogDeclaration
 
 _folder_options = (
     click.option("--config", "config_file", metavar="FILE", help="Settings. [default: ./alertmill.toml]"),
@@ -61,19 +65,9 @@ def list_(
     from pipeline import catalogs
 
     place = _place(folder, root, config_file)
-    rows = []
-    for name, declaration in sorted(catalogs.load_declarations(declarations).items()):
-        is_built = (place / name).is_dir()
-        built = catalogs.open_catalog(place / name) if is_built else None
-        rows.append(
-            {
-                "name": name,
-                "rows": built.rows if built else None,
-                "radius_arcsec": declaration.radius_arcsec,
-                "columns": [item.name for item in declaration.columns],
-                "doc": declaration.doc,
-            }
-        )
+    declared = catalogs.load_declarations(declarations)
+    others = {item.parent.name for item in place.glob("*/meta.json")} - set(declared)
+    rows = [_listed(name, declared.get(name), place / name) for name in sorted({*declared, *others})]
     if as_json:
         click.echo(json.dumps(rows, indent=1))
         return
@@ -83,8 +77,32 @@ def list_(
     table = Table("catalog", "rows built", "radius", "what")
     for row in rows:
         count = "-" if row["rows"] is None else f"{row['rows']:,}"
-        table.add_row(str(row["name"]), count, f'{row["radius_arcsec"]:g}"', str(row["doc"]))
+        radius = "-" if row["radius_arcsec"] is None else f'{row["radius_arcsec"]:g}"'
+        table.add_row(str(row["name"]), count, radius, str(row["problem"] or row["doc"]))
     Console(highlight=False).print(table)
+
+
+def _listed(name: str, declaration: CatalogDeclaration | None, place: Path) -> dict[str, Any]:
+    """Return what is told of one catalog; one that cannot be opened does not hide the others."""
+    from pipeline import catalogs
+    from pipeline.errors import CatalogError
+
+    built, problem = None, None
+    try:
+        built = catalogs.open_catalog(place) if place.is_dir() else None
+    except CatalogError as error:
+        problem = str(error)
+    told = declaration or (built.declaration if built else None)
+    return {
+        "name": name,
+        "rows": built.rows if built else None,
+        "snapshot_date": built.snapshot_date if built else None,
+        "service": told.service["kind"] if told and told.service else None,
+        "radius_arcsec": told.radius_arcsec if told else None,
+        "columns": [item.name for item in told.columns] if told else [],
+        "doc": told.doc if told else "",
+        "problem": problem,
+    }
 
 
 @command.command()
@@ -92,6 +110,13 @@ def list_(
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @_with_folder
 @_declarations_option
+@click.option("--ra", metavar="COLUMN", help="A plain table: its right ascension, ICRS degrees.")
+@click.option("--dec", metavar="COLUMN", help="A plain table: its declination, ICRS degrees.")
+@click.option("--radius-arcsec", type=float, metavar="R", help="A plain table: largest separation of a match.")
+@click.option("--id", "identifier", metavar="COLUMN", help="A plain table: the column that identifies a source.")
+@click.option("--epoch", type=float, metavar="YEAR", help="A plain table: epoch of its positions. [default: 2000]")
+@click.option("--delimiter", metavar="CHAR", help="A plain table: delimiter of a text file. [default: ,]")
+@click.option("--snapshot-date", metavar="DATE", help="Day on which the source was asked, YYYY-MM-DD.")
 @json_option
 def build(
     name: str,
@@ -100,19 +125,71 @@ def build(
     root: str | None,
     config_file: str | None,
     declarations: tuple[str, ...],
+    snapshot_date: str | None,
     as_json: bool,
+    **plain: Any,
 ) -> None:
-    """Build catalog NAME from its FILE (Parquet, text, FITS or VOTable); several files are joined.
+    """Build catalog NAME from its FILE: Parquet, text, FITS, VOTable or the folder of a HATS catalog.
+
+    Several files are joined. NAME is a declared catalog, or the name of a plain table of yours whose columns the
+    options tell; all its columns are taken over.
 
     \b
     Example:
       alertmill catalogs build x4lac table-4LAC-DR3-h.fits table-4LAC-DR3-l.fits
-      alertmill catalogs build mine mine.csv --declarations mine.toml
+      alertmill catalogs build mine mine.csv --ra RA --dec Dec --radius-arcsec 2 --id name
+      alertmill catalogs build gaia_dr3 /data/hats/gaia_dr3
     """
     from pipeline import catalogs
 
-    declaration = catalogs.get_declaration(name, declarations)
-    _show(catalogs.build(declaration, files, _place(folder, root, config_file) / name), as_json)
+    declaration = _plain(name, files, declarations, plain)
+    if declaration is None:
+        declaration = catalogs.get_declaration(name, declarations)
+    place = _place(folder, root, config_file) / name
+    with _bars() as progress:
+        built = catalogs.build(declaration, files, place, snapshot_date=snapshot_date, progress=progress)
+    _show(built, as_json)
+
+
+def _plain(
+    name: str, files: tuple[str, ...], declarations: tuple[str, ...], given: dict[str, Any]
+) -> CatalogDeclaration | None:
+    """Return the declaration that the options for a plain table make; None where none was given."""
+    from pipeline import catalogs
+    from pipeline.errors import InputError
+
+    given = {key: value for key, value in given.items() if value is not None}
+    if not given:
+        return None
+    missing = [f"--{key.replace('_', '-')}" for key in ("ra", "dec", "radius_arcsec") if key not in given]
+    if missing:
+        raise InputError(f"a plain table needs {', '.join(missing)}", mend="or declare it: --declarations FILE")
+    if name in catalogs.load_declarations(declarations):
+        raise InputError(f"{name} is a declared catalog", mend="name your table otherwise, or leave its options out")
+    return catalogs.declare_table(name, files[0], **given)
+
+
+@contextlib.contextmanager
+def _bars() -> Iterator[Callable[[str, int, int], None] | None]:
+    """Show how far a build is on standard error, where someone looks; nothing there otherwise."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = TextColumn("{task.description:<8}"), BarColumn(), TextColumn("{task.completed:,}"), TimeElapsedColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        tasks: dict[str, Any] = {}
+
+        def tell(what: str, done: int, of: int) -> None:
+            if what not in tasks:
+                for earlier in tasks.values():
+                    progress.update(earlier, total=progress.tasks[earlier].completed)
+                tasks[what] = progress.add_task(what, total=of or None)
+            progress.update(tasks[what], completed=done)
+
+        yield tell
 
 
 @command.command()
@@ -170,7 +247,11 @@ def _show(catalog: Catalog, as_json: bool) -> None:
         "rows": catalog.rows,
         "rows_without_position": catalog.rows_without_position,
         "covered_deg2": catalog.meta["covered_deg2"],
+        "snapshot_date": catalog.snapshot_date,
         "radius_arcsec": declaration.radius_arcsec,
+        "margin_arcsec": declaration.margin_arcsec,
+        "matched_at_its_motion": declaration.motion is not None,
+        "host_radius_kpc": declaration.host.radius_kpc if declaration.host else None,
         "epoch": declaration.epoch,
         "digest": catalog.digest,
         "source": declaration.source,
@@ -183,6 +264,8 @@ def _show(catalog: Catalog, as_json: bool) -> None:
         click.echo(json.dumps({**facts, "columns": columns}, indent=1))
         return
     for name, value in facts.items():
+        if value is None:
+            continue
         click.echo(f"{name:<22} {', '.join(value) if isinstance(value, list) else value}")
     for item in declaration.fields():
         click.echo(f"  {item.name:<36} {item.type!s:<8} {item.metadata[b'doc'].decode()}")
