@@ -11,7 +11,7 @@ import pyarrow as pa
 from pipeline import tables
 from pipeline.filters import FILTERS
 from pipeline.science import NIGHT, SCIENCE
-from pipeline.stages import skymap, xmatch
+from pipeline.stages import host, luminosity, skymap, xmatch
 from pipeline.xmatch import CatalogDeclaration
 
 PAGE = Path(__file__).with_name("datasets.md")
@@ -72,6 +72,7 @@ def page() -> str:
             SCIENCE_HEAD,
             *(_module(module.name, module.version, module.produces) for _, module in sorted(SCIENCE.items())),
             _catalog(),
+            _hosts(),
             _sky_map(),
             _filters(),
             _section(
@@ -128,6 +129,15 @@ def _catalog() -> str:
         fields.append(pa.field(item.name, item.type, metadata={**item.metadata, b"doc": doc}))
     told = "After the identifier, `xm_<catalog>_id`, and the columns that its declaration names, for every alert:"
     return f"### Each catalog\n\n{told}\n\n{_table(fields)}"
+
+
+def _hosts() -> str:
+    told = (
+        "Where a catalog of galaxies is matched, see [hosts and luminosities](luminosity.md). `lum_*` is written with"
+    )
+    return (
+        f"### Hosts and luminosities\n\n{told} `--luminosity`.\n\n{_table([*host.produces(), *luminosity.produces()])}"
+    )
 
 
 def _sky_map() -> str:
