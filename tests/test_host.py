@@ -11,7 +11,7 @@ import pytest
 from astropy.cosmology import Planck18
 from galaxies import COLUMNS, Galaxies, alerts_at, brute_force, declare
 
-from pipeline import healpix
+from pipeline import catalogs, healpix
 from pipeline.stages import host
 from pipeline.stages.groups import apply
 
@@ -126,8 +126,8 @@ def test_the_nearest_in_kpc_wins_over_the_nearest_in_arcsec() -> None:
 
 def test_ties_go_by_the_name_of_the_catalog() -> None:
     twins = [one_galaxy("b", 50.0), one_galaxy("a", 50.0)]
-    for catalogs in (twins, twins[::-1]):
-        assert host.match(alerts_at(np.array([10.001]), np.zeros(1)), catalogs)["host_name"].to_pylist() == ["a"]
+    for asked in (twins, twins[::-1]):
+        assert host.match(alerts_at(np.array([10.001]), np.zeros(1)), asked)["host_name"].to_pylist() == ["a"]
 
 
 def test_a_galaxy_of_a_redshift_alone() -> None:
@@ -181,3 +181,14 @@ def test_the_group_runs_as_enrichment_runs_it() -> None:
     assert table["host_catalog"].to_pylist() == ["g"]
     other = host.group([galaxy])
     assert other.definition != bound.definition
+
+
+def test_a_catalog_that_was_built_gives_the_same(tmp_path: Path) -> None:
+    """Reach, distances and payload as they come out of the files of a built catalog."""
+    rng = np.random.default_rng(11)
+    here = random_galaxies("galaxies", rng)
+    pq.write_table(here.payload, tmp_path / "galaxies.parquet")
+    built = catalogs.build(here.declaration, tmp_path / "galaxies.parquet", tmp_path / "galaxies")
+    alerts = alerts_at(rng.normal(150, 2, 300), rng.normal(20, 2, 300))
+    assert host.match(alerts, [built]).equals(host.match(alerts, [here]))
+    assert host.group([built]).digests == {"galaxies": built.digest}
