@@ -149,3 +149,67 @@ def test_real_alerts_match_as_another_broker_found(
     out = stage.match(alerts_at(ra, dec), built, built.declaration)
     assert out[f"xm_{name}_{column}"].to_pylist() == [row["xm"][theirs] for row in rows]
     assert 0 < out[f"xm_{name}_separation_arcsec"].null_count < len(rows) == 74
+
+
+def test_all_catalogs_in_one_pass(catalog: catalogs.Catalog, declaration: CatalogDeclaration, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"ra": [10.0], "dec": [0.0], "name": ["b"], "dist_mpc": [1.0]}), tmp_path / "b.parquet")
+    covered = healpix.ranges_of(5, healpix.ang2pix(5, [10.0], [0.0]))
+    other = catalogs.build(declaration, tmp_path / "b.parquet", tmp_path / "b", covered=covered)
+    rng = np.random.default_rng(3)
+    table = alerts_at(rng.normal(10.0, 3, 300) % 360, rng.normal(0, 3, 300))
+    tables = stage.match_all(table, [catalog, other])
+    assert len(tables) == 2
+    for made, single in zip(tables, (catalog, other), strict=True):
+        assert made.equals(stage.match(table, single, declaration))
+    assert 0 < tables[1]["xm_gal_n_neighbours"].null_count < 300
+    assert stage.match_all(table, []) == []
+
+
+@pytest.fixture
+def moving(tmp_path: Path) -> catalogs.Catalog:
+    """A star that moves 10 arcsec a year to the north, one that is still, one of unknown motion; positions of 2016."""
+    declaration = parse_declaration(
+        {
+            **dict.fromkeys(("doc", "source", "licence"), "test"),
+            **{"name": "stars", "ra": "ra", "dec": "dec", "radius_arcsec": 2.0, "id": "name", "epoch": 2016.0},
+            "motion": {"pmra": "pmra", "pmdec": "pmdec"},
+            "column": [{"name": "name", "doc": "name"}],
+        },
+        "stars.toml",
+    )
+    table = pa.table(
+        {
+            "ra": [10.0, 10.1, 10.2],
+            "dec": [0.0, 0.0, 0.0],
+            "pmra": [0.0, 0.0, None],
+            "pmdec": pa.array([10_000.0, 0.0, 5000.0]),
+            "name": ["fast", "still", "unknown"],
+        }
+    )
+    pq.write_table(table, tmp_path / "stars.parquet")
+    return catalogs.build(declaration, tmp_path / "stars.parquet", tmp_path / "stars")
+
+
+def test_moving_sources_are_matched_at_the_alerts_time(moving: catalogs.Catalog) -> None:
+    declaration = moving.declaration
+    assert stage.requires(declaration) == ("ra", "dec", "healpix_29", "mjd")
+    north = 80.0 / 3600.0  # eight years on
+    ra = np.array([10.0, 10.0, 10.0, 10.1, 10.2])
+    dec = np.array([north, 0.0, north, 0.0, 0.0])
+    mjd = np.array([60310.0, 60310.0, 57388.0, 60310.0, 60310.0])  # 2024.0 and 2016.0, TAI
+    alerts = alerts_at(ra, dec).append_column("mjd", pa.array(mjd))
+    out = stage.match(alerts, moving, declaration)
+    assert out.schema.equals(pa.schema(stage.produces(declaration)), check_metadata=True)
+    assert out["xm_stars_id"].to_pylist() == ["fast", None, None, "still", "unknown"]
+    assert out["xm_stars_n_neighbours"].to_pylist() == [1, 0, 0, 1, 1]
+    assert out["xm_stars_separation_arcsec"][0].as_py() < 0.05  # 2024.0 is a few hours off
+    assert out["xm_stars_separation_arcsec"].to_pylist()[3:] == [0.0, 0.0]
+    parts = [stage.match(alerts.slice(start, 2), moving, declaration) for start in (0, 2, 4)]
+    assert pa.concat_tables(parts).combine_chunks().equals(out.combine_chunks())
+    assert stage.match_all(alerts, [moving])[0].equals(out)
+    assert stage.match(alerts.slice(0, 0), moving, declaration).num_rows == 0
+
+
+def test_a_catalog_at_rest_needs_no_time(catalog: catalogs.Catalog, declaration: CatalogDeclaration) -> None:
+    assert stage.requires(declaration) == stage.REQUIRES == ("ra", "dec", "healpix_29")
+    assert catalog.classes("motion") is None
