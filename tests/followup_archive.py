@@ -77,6 +77,7 @@ def alerts_table(
         "flux_err_njy": np.full(n, 100.0),
         "diff_mag": np.full(n, 22.15),
         "limit_mag": 19.0 + (alert_id // 50 % 4) * 0.5,
+        "is_positive": np.ones(n, dtype=bool),
         "is_solar_system": [key.startswith("ss:") for key in object_key],
         "is_injected": np.zeros(n, dtype=bool),
         "is_public": np.ones(n, dtype=bool),
@@ -219,9 +220,10 @@ def prior_of(row: dict[str, Any], rows: list[dict[str, Any]], curve: dict[str, l
     if detected is False and row["first_mjd_is_bound"]:
         detected = None
     points = zip(curve["mjd"], curve["flux_njy"], curve["flux_err_njy"], curve["is_forced"], strict=True)
-    forced = any(f and t < t0 and x is not None and abs(x) >= 5 * e for t, x, e, f in points)
+    before = [(x, e) for t, x, e, f in points if f and t < t0 and x is not None]
+    forced = any(abs(x) >= 5 * e for x, e in before) if before else None
     alerted = any(other["object_key"] == row["object_key"] and other["mjd"] < t0 for other in rows)
     every = (detected, forced, alerted)
-    activity = True if True in every else None if None in every else False
+    activity = True if True in every else None if detected is None else False
     delays = (row["mjd"] - t0, None if first is None else first - t0)
     return dict(zip((*names, "has_prior_activity"), (*delays, *every, activity), strict=True))

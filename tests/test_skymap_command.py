@@ -14,9 +14,11 @@ import galaxies
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 from astropy.table import Table
+from astropy.utils.exceptions import AstropyUserWarning
 
 from pipeline import catalogs, healpix
 from pipeline.cli import main
@@ -151,7 +153,7 @@ def test_the_variable_beside_it_is_listed_with_its_past(found: tuple[dict[str, A
     mine = table.filter(pc.equal(table["object_key"], "ZTF16variable"))
     assert mine.num_rows == 22  # a night of the range has no alerts
     assert set(mine["has_prior_alert"].to_pylist()) == set(mine["has_prior_activity"].to_pylist()) == {True}
-    assert set(mine["has_prior_forced"].to_pylist()) == {False}
+    assert set(mine["has_prior_forced"].to_pylist()) == {False, None}  # null: none measured before the event
     assert (
         "ZTF16variable" in [item["object_key"] for item in told["events"][0]["candidates"]]
         or told["events"][0]["prior_activity"]["yes"] >= 22
@@ -189,9 +191,170 @@ def test_only_parts_that_the_contour_touches_are_read(found: Any) -> None:
     assert 22 <= read["parts_found"] <= read["parts_opened"] < read["parts"]
 
 
+def test_what_chance_would_do_is_told_beside(story: Path, small_map: Path, tmp_path: Path) -> None:
+    given = (small_map, 20170810, 20170901, "--root", story, "--significance", "--out", tmp_path / "a.parquet")
+    told = search(*given)
+    (event,) = told["significance"]["events"]
+    assert event["expected"] > 0
+    table = pq.read_table(tmp_path / "a.parquet").filter(pc.field("object_key") == "ZTF17kn")
+    assert 0 < pc.max(table["p_chance"]).as_py() < 1
+    assert set(table["selection"].to_pylist()) <= {"bronze", "silver", "gold"}
+    assert "unrelated new transients expected" in call(*given)[1]
+
+
 def test_pictures_and_regions_are_written_whole(found: Any, shared_data: Path) -> None:
     told, folder = found
     assert (folder / "kn.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     assert np.array_equal(parse_moc((folder / "kn.fits").read_bytes()), region(read_skymap(shared_data / MAP), 0.9))
     assert sorted(item.name for item in folder.iterdir()) == ["kn.fits", "kn.parquet", "kn.png"]
     assert told["files"]["plot"] == [str(folder / "kn.png")]
+
+
+def test_flat_and_multi_order_forms_of_a_map_find_the_same(shared_data: Path, tmp_path: Path) -> None:
+    files = [shared_data / "skymaps" / f"LIGO_O3_S190425z_bayestar.{end}" for end in ("fits", "fits.gz")]
+    rng = np.random.default_rng(6)
+    cells = rng.choice(healpix.cells_of_ranges(region(read_skymap(files[0]), 0.95), 9), 3_000)
+    ra, dec = healpix.pix2ang(29, (cells << 40) + rng.integers(0, 1 << 40, 3_000))
+    mjd = sky.start_of(20190426) + np.sort(rng.uniform(0.1, 0.4, 3_000))
+    alerts = sky.alerts_table(np.arange(3_000), [f"ZTF{n}" for n in range(3_000)], ra, dec, mjd)
+    root = sky.write_archive(tmp_path / "data", {20190426: [alerts]}).folder
+    tables = []
+    for name, file in zip(("multi", "flat"), files, strict=True):
+        out = tmp_path / f"{name}.parquet"
+        assert call(f"{name}={file}", 20190425, 20190430, "--root", root, "--out", out)[0] == 0
+        tables.append(pq.read_table(out))
+    one, two = tables
+    assert 1_000 < one.num_rows < 3_000
+    assert one["alert_id"].equals(two["alert_id"])
+    assert one["credible_level"].to_pylist() == pytest.approx(two["credible_level"].to_pylist(), abs=1e-9)
+    assert one["probdensity"].to_pylist() == pytest.approx(two["probdensity"].to_pylist(), rel=1e-5)
+
+
+# ------------------------------------------------------------------------------------------- without real maps
+@pytest.fixture(scope="module")
+def small_map(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A map of 40 order-6 pixels around the kilonova."""
+    centre = healpix.ang2pix(6, [KILONOVA[0]], [KILONOVA[1]])
+    cells = np.unique(
+        np.concatenate([centre, *healpix.neighbours(6, np.append(centre, healpix.neighbours(6, centre)))])
+    )
+    density = 1.0 / (2.0 + np.abs(cells - centre[0]))
+    density /= (density * healpix.cell_area_deg2(6)).sum()
+    made = make_skymap("s1", T0, cells << 46, (cells + 1) << 46, density)
+    file = tmp_path_factory.mktemp("map") / "s1.fits"
+    file.write_bytes(skymap_fits(made))
+    return file
+
+
+def test_several_maps_in_one_pass_write_a_picture_and_a_region_each(
+    story: Path, small_map: Path, tmp_path: Path
+) -> None:
+    told = search(
+        *(small_map, f"other={small_map}", 20170810, 20170901, "--root", story, "--out", tmp_path / "a.fits"),
+        *("--plot", tmp_path / "a.png", "--moc", tmp_path / "a.json", "--window", 1, 3, "--credible-level", 1),
+    )
+    assert [item["event"] for item in told["events"]] == ["s1", "other"]
+    assert [item["alerts"] for item in told["events"]] == [told["events"][0]["alerts"]] * 2
+    names = ["a-other.json", "a-other.png", "a-s1.json", "a-s1.png", "a.fits"]
+    assert sorted(item.name for item in tmp_path.iterdir()) == names
+    with pytest.warns(AstropyUserWarning, match="NULL"):
+        table = Table.read(tmp_path / "a.fits")
+    assert list(table["event"]) == sorted(table["event"])
+    assert max(table["delay_day"]) <= 3
+    assert min(table["delay_day"]) >= -1
+    assert np.array_equal(parse_moc((tmp_path / "a-s1.json").read_bytes()), region(read_skymap(small_map), 1.0))
+
+
+def test_positions_need_no_archive_and_keep_every_row(small_map: Path, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("who,ra,dec\na,197.45035,-23.38148\nb,,1\nc,10,10\n")
+    code, out, err = call(small_map, "--positions", tmp_path / "t.csv", "--out", tmp_path / "t.vot")
+    assert (code, err) == (0, "")
+    assert "3 positions, 1 of them null" in out
+    back = Table.read(tmp_path / "t.vot")
+    assert list(back["who"]) == ["a", "b", "c"]
+    assert back["credible_level"][0] < 0.5
+    assert back["credible_level"].tolist()[1:] == [None, 1.0]
+    shown = call(small_map, "--positions", tmp_path / "t.csv")[1]
+    assert "197.45" in shown
+    told = search(small_map, "--positions", tmp_path / "t.csv", "--plot", tmp_path / "t.png")
+    assert (told["rows"], told["rows_without_position"]) == (3, 1)
+    assert (tmp_path / "t.png").stat().st_size > 10_000
+
+
+def test_an_event_of_the_archive_and_a_notice_are_maps_too(story: Path, shared_data: Path) -> None:
+    notices = shared_data / "skymaps" / "lvk_alert_json"
+    main_of = ["events", "add", str(notices / "MS181101ab-update.json.gz"), "--root", str(story)]
+    with pytest.raises(SystemExit) as ended, contextlib.redirect_stdout(io.StringIO()):
+        main(main_of)
+    assert ended.value.code == 0
+    notice = search(notices / "MS181101ab-update.json.gz", 20170810, 20170901, "--root", story)
+    assert notice["events"][0]["event"] == "ms181101ab"
+    code, _, err = call(notices / "MS181101ab-retraction.json", 20170810, 20170901, "--root", story)
+    assert code == 2
+    assert "was retracted" in err
+
+
+def test_a_map_without_time_and_a_night_without_alerts(story: Path, small_map: Path, tmp_path: Path) -> None:
+    made = read_skymap(small_map)
+    timeless = make_skymap("never", None, made.start, made.stop, made.density_per_deg2)
+    (tmp_path / "never.fits").write_bytes(skymap_fits(timeless))
+    told = search(tmp_path / "never.fits", 20170810, 20170901, "--root", story)["events"][0]
+    assert told["event_utc"] is None
+    assert told["coverage_since_event"] is None
+    assert told["prior_activity"] == {"yes": 0, "no": 0, "unknown": told["alerts"]}
+    code, out, _ = call(small_map, 20170813, 20170813, "--root", story, "--plot", tmp_path / "none.png")
+    assert code == 0
+    assert "no alert within the contour" in out
+    assert (tmp_path / "none.png").is_file()
+
+
+def test_the_answer_is_the_same_bytes_again(story: Path, small_map: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        given = (small_map, 20170810, 20170901, "--root", story, "--out", tmp_path / f"{name}.parquet")
+        assert call(*given, "--plot", tmp_path / f"{name}.png", "--host")[0] == 0
+    for suffix in ("parquet", "png"):
+        assert (tmp_path / f"a.{suffix}").read_bytes() == (tmp_path / f"b.{suffix}").read_bytes()
+
+
+BAD = {
+    "S1 20170810 20170901": "S1 is neither a file nor an event",
+    "MAP 20170902 20170901": "20170902 is after 20170901",
+    "MAP 20170810": "a map, the first and the last night are needed",
+    "MAP 20170810 tomorrow": "'tomorrow' is not a night",
+    "damaged.fits 20170810 20170901": "damaged.fits",
+    "MAP 20170810 20170901 --root nowhere": "root nowhere does not exist",
+    "MAP 20170810 20170901 --root empty": "empty holds no archive",
+    "MAP 20170810 20170901 --survey lsst": "survey 'lsst' is not in the archive",
+    "MAP 20170810 20170901 --release w2": "release 'w2'",
+    "MAP 20170810 20170901 --credible-level 0": "--credible-level 0 is not",
+    "MAP 20170810 20170901 --credible-level 1.5": "--credible-level 1.5 is not",
+    "MAP 20170810 20170901 --out a.xlsx": "form of --out a.xlsx is not known",
+    "MAP 20170810 20170901 --out no/a.csv": "folder no of --out does not exist",
+    "MAP 20170810 20170901 --plot a.gif": "form of --plot a.gif",
+    "MAP 20170810 20170901 --moc a.txt": "form of --moc a.txt",
+    "MAP 20170810 20170901 --window -3 1": "window -3 1 is empty",
+    "MAP 20170810 20170901 --catalog nothing": "no built catalog",
+    "MAP MAP 20170810 20170901": "two maps are of event s1",
+    "MAP --positions wrong.csv": "the table has no column dec",
+    "MAP --positions none.csv": "table none.csv does not exist",
+    "MAP 20170810 --positions wrong.csv": "20170810 is neither a file nor an event",
+    "MAP --positions wrong.csv --host": "--host is for a search",
+}
+
+
+@pytest.mark.parametrize("given", BAD)
+def test_bad_input_is_one_clear_line(story: Path, small_map: Path, tmp_path: Path, given: str) -> None:
+    (tmp_path / "damaged.fits").write_bytes(small_map.read_bytes()[:6_000])
+    (tmp_path / "wrong.csv").write_text("ra,decl\n1,2\n")
+    (tmp_path / "empty").mkdir()
+    before = sorted(item.name for item in tmp_path.iterdir())
+    arguments = [str(small_map) if word == "MAP" else word for word in given.split()]
+    root = [] if "--root" in given else ["--root", str(story)]
+    code, out, err = call(*arguments, *root)
+    assert (code, out) == (2, "")
+    lines = err.splitlines()
+    assert len(lines) == 1, err
+    assert lines[0].startswith("alertmill: ")
+    assert BAD[given] in lines[0]
+    assert "Traceback" not in err
+    assert sorted(item.name for item in tmp_path.iterdir()) == before

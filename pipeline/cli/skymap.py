@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pipeline.followup import Found, Search
     from pipeline.followup.coverage import Exposures
     from pipeline.skymap import SkyMap
+    from pipeline.store.root import Root
 
 
 @click.command()
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     "--catalog", "catalogs", multiple=True, metavar="NAME", help="Catalog of hosts; repeatable. [default: all]"
 )
 @click.option("--luminosity", is_flag=True, help="Add luminosities at the host's distance.")
+@click.option("--significance", is_flag=True, help="Add chance-coincidence probabilities: bronze, silver, gold.")
 @click.option("--out", metavar="FILE", help="Write the rows: .parquet, .csv, .vot or .fits.")
 @click.option("--positions", metavar="TABLE", help="Look the rows of this table up instead; no nights are given.")
 @click.option("--plot", metavar="FILE", help="Write the figure, .png; of several maps one each.")
@@ -75,6 +77,7 @@ def _targets(options: dict[str, Any]) -> dict[str, Path]:
 
 # ------------------------------------------------------------------------------------------------ positions
 def _look_up(given: tuple[str, ...], settings: Config, options: dict[str, Any], targets: dict[str, Path]) -> None:
+    from pipeline import paths
     from pipeline.errors import InputError
     from pipeline.followup import positions
     from pipeline.followup.files import read_table, write_table
@@ -82,9 +85,9 @@ def _look_up(given: tuple[str, ...], settings: Config, options: dict[str, Any], 
     from pipeline.followup.summary import summary_of_map
     from pipeline.store.root import open_root
 
-    is_archive = options["root"] is not None or Path(settings.root).is_dir()
+    is_archive = Path(settings.root, paths.ROOT_FILE).is_file()  # only events by name need one
     root = open_root(settings.root) if is_archive else None
-    unused = [name for name in ("window", "host", "catalogs", "luminosity") if options[name]]
+    unused = [name for name in ("window", "host", "catalogs", "luminosity", "significance") if options[name]]
     if unused:
         raise InputError(f"--{unused[0].rstrip('s')} is for a search of nights", mend="leave it out with --positions")
     table = read_table(options["positions"])
@@ -111,6 +114,7 @@ def _look_up(given: tuple[str, ...], settings: Config, options: dict[str, Any], 
 # --------------------------------------------------------------------------------------------------- search
 def _search(given: tuple[str, ...], settings: Config, options: dict[str, Any], targets: dict[str, Path]) -> None:
     from pipeline.cli.progress import observer
+    from pipeline.dust import open_dust_map
     from pipeline.errors import InputError
     from pipeline.followup import Search, find
     from pipeline.followup.coverage import read_exposures
@@ -138,17 +142,20 @@ def _search(given: tuple[str, ...], settings: Config, options: dict[str, Any], t
         host=options["host"] or bool(options["catalogs"]),
         catalogs=_catalogs(settings, options),
         luminosity=options["luminosity"],
+        dust=open_dust_map(settings.dust_map) if options["luminosity"] and settings.dust_map else None,
         release=settings.release,
         survey=survey,
     )
     asked.check()
     with observer(quiet=options["as_json"]) as progress:
         found = find(archive, asked, progress)
+    told: dict[str, Any] = {"root": archive.root, "survey": survey, "release": settings.release}
+    if options["significance"]:
+        found, told["significance"] = _assess(asked, found, archive, root)
     exposures = read_exposures(archive, start, stop, survey=survey)
     if "out" in targets:
         write_table(found.table, targets["out"])
     written = _write_pictures(maps, options, targets, (asked, found), exposures)
-    told: dict[str, Any] = {"root": archive.root, "survey": survey, "release": settings.release}
     told |= summary_of_search(asked, found, exposures)
     told["files"] = {**({"out": str(targets["out"])} if "out" in targets else {}), **written}
     if options["as_json"]:
@@ -157,6 +164,26 @@ def _search(given: tuple[str, ...], settings: Config, options: dict[str, Any], t
     from pipeline.cli.skymap_text import print_search
 
     print_search(told)
+
+
+def _assess(asked: Search, found: Found, archive: Archive, root: Root) -> tuple[Found, dict[str, Any]]:
+    """Return the search with p-values and selections, and what they rest on."""
+    import dataclasses
+
+    from pipeline.followup import significance
+
+    made = significance.add(
+        found.table,
+        archive,
+        asked.maps,
+        asked.start,
+        asked.stop,
+        credible_level=asked.credible_level,
+        streams=significance.streams_known(root, asked.maps),
+        release=asked.release,
+        survey=asked.survey,
+    )
+    return dataclasses.replace(found, table=made.table), made.summary
 
 
 def _open(settings: Config, survey: str | None) -> tuple[Archive, str | None]:

@@ -53,10 +53,26 @@ def _print_event(console: Console, event: dict[str, Any], told: dict[str, Any]) 
         depth = event["coverage"]["depths"][0]
         console.print(f"  all nights: {_share(depth)} in {depth['exposures']:,} exposures")
     console.print("  a lower bound: exposures and parts of them without alerts are not known")
+    if "significance" in told:
+        _print_selected(
+            console, next(item for item in told["significance"]["events"] if item["event"] == event["event"])
+        )
     if event["candidates"]:
         console.print(_candidates(event["candidates"]))
     else:
         console.print("  no alert within the contour\n")
+
+
+def _print_selected(console: Console, told: dict[str, Any]) -> None:
+    """Print how many alerts were selected, and how many unrelated ones are expected."""
+    if told["expected"] is None:
+        console.print("  chance coincidence: not known, the map tells no time")
+        return
+    counts = ", ".join(f"{told['selected'][name]:,} {name}" for name in ("gold", "silver", "bronze"))
+    console.print(
+        f"  alerts selected: {counts}; {_rounded(told['expected'])} unrelated new transients expected in "
+        f"{told['window_day']:g} days"
+    )
 
 
 def _print_coverage(console: Console, when: str, coverage: dict[str, Any]) -> None:
@@ -94,23 +110,32 @@ def _rounded(value: float) -> str:
 
 def _candidates(rows: list[dict[str, Any]]) -> Table:
     is_3d = any(row["volume_level"] is not None for row in rows)
+    has_chance = "p_chance" in rows[0]
     has_host = any(row.get("host_name") for row in rows)
     table = Table(
         box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title="best objects, by their best alert", title_justify="left"
     )
     heads = ["object", "ra", "dec", "level", *(["in space"] if is_3d else []), "delay (d)", "band", "mag", "prior"]
+    heads += ["chance", "selection"] if has_chance else []
     for head in [*heads, *(["host"] if has_host else [])]:
-        table.add_column(head, justify="left" if head in ("object", "band", "prior", "host") else "right", no_wrap=True)
+        table.add_column(
+            head, justify="left" if head in ("object", "band", "prior", "selection", "host") else "right", no_wrap=True
+        )
     for row in rows:
         cells = [row["object_key"], f"{row['ra']:.5f}", f"{row['dec']:+.5f}", f"{row['credible_level']:.4f}"]
         cells += [_number(row["volume_level"], 4)] if is_3d else []
         cells += [_number(row["delay_day"], 2, sign=True), row["band"], _number(row["diff_mag"], 2), _prior(row)]
+        cells += [_chance(row["p_chance"]), row["selection"] or ""] if has_chance else []
         table.add_row(*cells, *([row.get("host_name") or ""] if has_host else []))
     return table
 
 
 def _number(value: float | None, digits: int, *, sign: bool = False) -> str:
     return "" if value is None else f"{value:{'+' if sign else ''}.{digits}f}"
+
+
+def _chance(value: float | None) -> str:
+    return "" if value is None else f"{value:.2g}"
 
 
 def _prior(row: dict[str, Any]) -> str:

@@ -12,9 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline.schema import column
 from pipeline.skymap import SkyMap
-
-FORCED_SIGMA = 5.0
-"""A forced flux of at least so many standard deviations, of either sign, is activity."""
+from pipeline.stages.skymap import has_prior_detection
 
 EVENT_COLUMNS = pa.schema(
     [
@@ -35,9 +33,17 @@ EVENT_COLUMNS = pa.schema(
             pa.bool_(),
             doc="first detected before the event; null where a cut history leaves it open",
         ),
-        column("has_prior_forced", pa.bool_(), doc="a forced flux of 5 sigma or more before the event"),
+        column(
+            "has_prior_forced",
+            pa.bool_(),
+            doc="a forced flux of 5 sigma or more before the event; null where no forced flux was measured before it",
+        ),
         column("has_prior_alert", pa.bool_(), doc="an alert of this object before the event, anywhere in the archive"),
-        column("has_prior_activity", pa.bool_(), doc="any of the three; null where none is true and one is not known"),
+        column(
+            "has_prior_activity",
+            pa.bool_(),
+            doc="any of the three; null where none is true and the first detection is not known or open",
+        ),
     ]
 )
 
@@ -68,6 +74,29 @@ class Pairs:
         return Pairs(self.skymap[chosen], self.row[chosen], self.credible_level[chosen], self.density_per_deg2[chosen])
 
 
+@dataclass(frozen=True)
+class Forced:
+    """Forced photometry of some alerts: times of the first flux, TAI, shape (n,) each; infinite where there is none.
+
+    Attributes
+    ----------
+    measured, significant : numpy.ndarray of float64
+        Of any measured flux, and of one that is significant.
+    """
+
+    measured: NDArray[np.float64]
+    significant: NDArray[np.float64]
+
+
+def join_forced(many: Sequence[Forced]) -> Forced:
+    """Return all in one, one after the other."""
+    none = [np.zeros(0)]
+    return Forced(
+        np.concatenate(none + [item.measured for item in many]),
+        np.concatenate(none + [item.significant for item in many]),
+    )
+
+
 def join_pairs(many: Sequence[Pairs]) -> Pairs:
     """Return all pairs in one; rows must already count in one common table."""
     none = np.zeros(0, dtype=np.int64)
@@ -91,7 +120,7 @@ def event_columns(
     maps: Sequence[SkyMap],
     pairs: Pairs,
     volume_level: NDArray[np.float64],
-    first_forced_mjd: NDArray[np.float64],
+    forced: Forced,
     first_alert_mjd: NDArray[np.float64],
 ) -> list[pa.Array]:
     """Return the columns of :data:`EVENT_COLUMNS`, one entry a pair.
@@ -106,18 +135,17 @@ def event_columns(
         Which alert, which event; (n,).
     volume_level : numpy.ndarray, shape (n,)
         Of each pair; NaN where there is none.
-    first_forced_mjd, first_alert_mjd : numpy.ndarray, shape (m,)
-        First significant forced flux and first alert of the object in the archive, of each row; infinite for none.
+    forced : Forced
+        Of each row, (m,).
+    first_alert_mjd : numpy.ndarray, shape (m,)
+        First alert of the object in the archive, of each row; infinite for none.
     """
     times = event_times(maps)[pairs.skymap]
     event_mjd = pa.array(times, mask=np.isnan(times))
     rows = pa.array(pairs.row)
     first_mjd = alerts.column("first_mjd").take(rows)
-    detected = pc.less(first_mjd, event_mjd)
-    # A cut history proves activity before the event, never its absence: the first detection may be earlier still.
-    is_bound = pc.fill_null(alerts.column("first_mjd_is_bound").take(rows), False)
-    detected = pc.if_else(pc.and_(is_bound, pc.invert(detected)), pa.scalar(None, pa.bool_()), detected)
-    forced = pc.less(pa.array(first_forced_mjd[pairs.row]), event_mjd)
+    detected = has_prior_detection(first_mjd, alerts.column("first_mjd_is_bound").take(rows), event_mjd)
+    significant = pa.array(forced.significant[pairs.row] < times, mask=~(forced.measured[pairs.row] < times))
     alerted = pc.less(pa.array(first_alert_mjd[pairs.row]), event_mjd)
     names = pa.array([item.event for item in maps], pa.string())
     return [
@@ -128,7 +156,8 @@ def event_columns(
         pc.subtract(alerts.column("mjd").take(rows), event_mjd),
         pc.subtract(first_mjd, event_mjd),
         detected,
-        forced,
+        significant,
         alerted,
-        pc.or_kleene(pc.or_kleene(detected, forced), alerted),
+        # Without forced photometry nothing was seen there; a cut history may well have shown something.
+        pc.or_kleene(detected, pc.or_(pc.fill_null(significant, False), alerted)),
     ]

@@ -17,6 +17,7 @@ from pipeline.followup.columns import Pairs
 from pipeline.luminosity import Passband
 from pipeline.skymap import SkyMap, volume_levels
 from pipeline.stages import host, luminosity
+from pipeline.stages.skymap import distance_errors_mpc
 
 if TYPE_CHECKING:
     from pipeline.catalogs import Catalog
@@ -42,7 +43,7 @@ def open_catalogs(folder: Path, names: Sequence[str] = ()) -> list[Catalog]:
         One that is named declares no hosts.
     """
     if not names:
-        present = sorted(file.parent for file in folder.glob(f"*/{META}"))
+        present = sorted(file.parent for file in folder.glob(f"*/{META}") if not file.parent.name.startswith("."))
         opened = [built.open_catalog(path) for path in present]
         return [item for item in opened if item.declaration.host is not None]
     chosen = []
@@ -74,29 +75,32 @@ def hosts_of(alerts: pa.Table, catalogs: Sequence[Catalog]) -> pa.Table:
     )
 
 
-def luminosities_of(alerts: pa.Table, hosts: pa.Table, passbands: Mapping[str, Passband]) -> pa.Table:
-    """Return the luminosity columns of some alerts at their hosts' distances, not corrected for extinction."""
+def luminosities_of(
+    alerts: pa.Table, hosts: pa.Table, passbands: Mapping[str, Passband], dust: luminosity.Dust | None
+) -> pa.Table:
+    """Return the luminosity columns of some alerts at their hosts' distances."""
     beside = {name: alerts.column(name) for name in luminosity.REQUIRES if not name.startswith("host_")}
     beside |= {name: hosts.column(name) for name in luminosity.REQUIRES if name.startswith("host_")}
-    return luminosity.match(pa.table(beside), passbands)
+    return luminosity.match(pa.table(beside), passbands, dust)
 
 
 def pair_volume_levels(maps: Sequence[SkyMap], pairs: Pairs, alerts: pa.Table, hosts: pa.Table) -> NDArray[np.float64]:
     """Return the credible level in space of each pair's host, shape (n,).
 
     NaN where the map has no distance, or the alert no host of known distance. Distances come from ``hosts``, else from
-    the release's own columns.
+    the release's own columns; an error that is not known is that of :func:`pipeline.stages.skymap.distance_errors_mpc`.
     """
     level = np.full(len(pairs), np.nan)
     source = hosts if _DISTANCE in hosts.column_names else alerts
     if _DISTANCE not in source.column_names:
         return level
     distance = source.column(_DISTANCE).to_numpy()
-    error = source.column(_ERROR).to_numpy() if _ERROR in source.column_names else None
+    error = source.column(_ERROR).to_numpy() if _ERROR in source.column_names else np.full(len(distance), np.nan)
+    error = distance_errors_mpc(distance, error)
     cells = alerts.column("healpix_29").to_numpy()
     for number, skymap in enumerate(maps):
         here = np.flatnonzero((pairs.skymap == number) & np.isfinite(distance[pairs.row]))
         if len(here) and skymap.has_distance:
             rows = pairs.row[here]
-            level[here] = volume_levels(skymap, cells[rows], distance[rows], None if error is None else error[rows])
+            level[here] = volume_levels(skymap, cells[rows], distance[rows], error[rows])
     return level

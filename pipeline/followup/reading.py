@@ -15,8 +15,9 @@ from pipeline import healpix, lightcurve
 from pipeline.archive.pruning import LEDGER_ORDER, Part
 from pipeline.archive.rows import file_of, read_rows
 from pipeline.errors import PartError
-from pipeline.followup.columns import FORCED_SIGMA, Pairs, join_pairs
+from pipeline.followup.columns import Forced, Pairs, join_pairs
 from pipeline.skymap import SkyMap, levels, region, sweep
+from pipeline.stages.skymap import FORCED_SIGMA
 
 N_CELLS = 12 << (2 * LEDGER_ORDER)
 _FORCED = ("light_curve.mjd", "light_curve.flux_njy", "light_curve.flux_err_njy", "light_curve.is_forced")
@@ -114,10 +115,10 @@ def science_rows(part: Part, rows: NDArray[np.int64], schema: pa.Schema) -> pa.T
     return pa.table(columns, schema=pa.schema([field.with_nullable(True) for field in schema]))
 
 
-def first_forced_mjd(part: Part, rows: NDArray[np.int64], alert_id: pa.ChunkedArray) -> NDArray[np.float64]:
-    """Return the time of the first significant forced flux in the light curves of some rows, shape (n,).
+def forced_of(part: Part, rows: NDArray[np.int64], alert_id: pa.ChunkedArray) -> Forced:
+    """Return when forced photometry first measured anything, and something significant, in some rows' light curves.
 
-    Infinite where there is none: no forced photometry, or none of :data:`~pipeline.followup.columns.FORCED_SIGMA`.
+    What counts is as of :func:`pipeline.stages.skymap.has_prior_forced`, for any number of events at once.
 
     Raises
     ------
@@ -128,14 +129,15 @@ def first_forced_mjd(part: Part, rows: NDArray[np.int64], alert_id: pa.ChunkedAr
     if not table.column("alert_id").equals(alert_id):
         raise PartError("alerts and science do not hold the same alerts", part=part.name, mend="run `alertmill verify`")
     curves = table.column("light_curve").combine_chunks()
+    ends = lightcurve.offsets(curves)
     mjd, flux, error = (
         lightcurve.floats(lightcurve.elements(curves, name)) for name in ("mjd", "flux_njy", "flux_err_njy")
     )
     with np.errstate(invalid="ignore"):
-        counts = lightcurve.booleans(lightcurve.elements(curves, "is_forced"))
-        counts = counts & (error > 0) & (np.abs(flux) >= FORCED_SIGMA * error)
-    first = lightcurve.minimum(lightcurve.offsets(curves), np.where(counts, mjd, np.nan))
-    return np.where(np.isnan(first), np.inf, first)
+        is_measured = lightcurve.booleans(lightcurve.elements(curves, "is_forced")) & np.isfinite(flux) & (error > 0)
+        is_significant = is_measured & (np.abs(flux) >= FORCED_SIGMA * error)
+    first = [lightcurve.minimum(ends, np.where(counts, mjd, np.nan)) for counts in (is_measured, is_significant)]
+    return Forced(*(np.where(np.isnan(item), np.inf, item) for item in first))
 
 
 @contextmanager

@@ -15,15 +15,16 @@ from pipeline import surveys
 from pipeline.archive import Archive
 from pipeline.archive.pruning import Part
 from pipeline.errors import InputError
-from pipeline.followup.columns import EVENT_COLUMNS, Pairs, event_columns, event_times, join_pairs
+from pipeline.followup.columns import EVENT_COLUMNS, Forced, Pairs, event_columns, event_times, join_forced, join_pairs
 from pipeline.followup.hosts import hosts_of, luminosities_of, pair_volume_levels
 from pipeline.followup.prior import first_alert_mjd, objects_of
 from pipeline.followup.progress import Progress, Silent
-from pipeline.followup.reading import Contour, Touch, contour, first_forced_mjd, pairs_of, science_rows
+from pipeline.followup.reading import Contour, Touch, contour, forced_of, pairs_of, science_rows
 from pipeline.luminosity import Passband
 from pipeline.night import date_number
 from pipeline.paths import parse_night
 from pipeline.skymap import SkyMap
+from pipeline.stages.luminosity import Dust
 
 if TYPE_CHECKING:
     from pipeline.catalogs import Catalog
@@ -51,6 +52,8 @@ class Search:
         Built catalogs with hosts; without any, the host columns of the release are taken.
     luminosity : bool
         Add luminosities at the host's distance.
+    dust : Dust, optional
+        Map of the dust of the Milky Way that luminosities are corrected with.
     release, survey : str, optional
         Release of the science dataset; survey, needed if the archive holds several.
     """
@@ -63,6 +66,7 @@ class Search:
     host: bool = False
     catalogs: Sequence[Catalog] = ()
     luminosity: bool = False
+    dust: Dust | None = None
     release: str = "main"
     survey: str | None = None
 
@@ -124,15 +128,14 @@ class _Gathered:
 
     tables: list[pa.Table] = field(default_factory=list)
     pairs: list[Pairs] = field(default_factory=list)
-    forced: list[NDArray[np.float64]] = field(default_factory=list)
+    forced: list[Forced] = field(default_factory=list)
     rows: int = 0
 
     def add(self, part: Part, pairs: Pairs, schema: pa.Schema, *, is_timed: bool) -> None:
         rows, place = np.unique(pairs.row, return_inverse=True)
         table = science_rows(part, rows, schema)
-        self.forced.append(
-            first_forced_mjd(part, rows, table.column("alert_id")) if is_timed else np.full(len(rows), np.inf)
-        )
+        never = np.full(len(rows), np.inf)
+        self.forced.append(forced_of(part, rows, table.column("alert_id")) if is_timed else Forced(never, never))
         table = table.append_column(pa.field("night", pa.int32()), pa.array(np.full(len(rows), part.night, np.int32)))
         self.tables.append(table)
         self.pairs.append(Pairs(pairs.skymap, place + self.rows, pairs.credible_level, pairs.density_per_deg2))
@@ -155,8 +158,8 @@ def search(
     archive : Archive
         The archive.
     maps, start, stop, **options
-        As of :class:`Search`: ``credible_level``, ``window_day``, ``host``, ``catalogs``, ``luminosity``, ``release``,
-        ``survey``.
+        As of :class:`Search`: ``credible_level``, ``window_day``, ``host``, ``catalogs``, ``luminosity``, ``dust``,
+        ``release``, ``survey``.
     progress : Progress, optional
         Is told how far it is.
 
@@ -186,7 +189,7 @@ def find(archive: Archive, asked: Search, progress: Progress | None = None) -> F
     pairs = join_pairs(gathered.pairs)
     alerts = pa.concat_tables(gathered.tables) if gathered.tables else _no_rows(schema)
     first_alert = _first_alerts(archive, asked, alerts, pairs, progress)
-    forced = np.concatenate([np.zeros(0), *gathered.forced])
+    forced = join_forced(gathered.forced)
     passbands = surveys.get(opened[0].survey).passbands if opened else {}
     table = _assemble(asked, alerts, pairs, forced, first_alert, passbands)
     return Found(
@@ -255,17 +258,17 @@ def _assemble(
     asked: Search,
     alerts: pa.Table,
     pairs: Pairs,
-    first_forced: NDArray[np.float64],
+    forced: Forced,
     first_alert: NDArray[np.float64],
     passbands: Mapping[str, Passband],
 ) -> pa.Table:
     """Return the result: alerts repeated by event, hosts and levels added, in order."""
     added = hosts_of(alerts, asked.catalogs) if asked.host or asked.luminosity else pa.table({})
     if asked.luminosity:
-        made = luminosities_of(alerts, added, passbands)
+        made = luminosities_of(alerts, added, passbands, asked.dust)
         added = pa.table([*added.columns, *made.columns], schema=pa.schema([*added.schema, *made.schema]))
     volume = pair_volume_levels(asked.maps, pairs, alerts, added)
-    events = event_columns(alerts, asked.maps, pairs, volume, first_forced, first_alert)
+    events = event_columns(alerts, asked.maps, pairs, volume, forced, first_alert)
     rows = pa.array(pairs.row)
     kept = [name for name in alerts.column_names if name not in added.column_names]
     columns = {name: alerts.column(name).take(rows) for name in kept}

@@ -19,6 +19,7 @@ _SHOWN = (
     *("credible_level", "probdensity", "volume_level", "delay_day", "first_delay_day"),
     *("has_prior_detection", "has_prior_forced", "has_prior_alert", "has_prior_activity"),
     *("host_name", "host_distance_mpc", "host_separation_kpc", "lum_absolute_mag", "lum_nu_lnu_erg_s"),
+    *("p_chance", "joint_far_per_year", "selection"),
 )
 
 
