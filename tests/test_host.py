@@ -150,6 +150,14 @@ def test_solar_system_objects_and_what_no_catalog_covers_are_null() -> None:
     out = host.match(alerts, [galaxy])
     assert out["host_name"].to_pylist() == ["g", None, None, None]
     assert out["host_n_candidates"].to_pylist() == [1, None, None, None]  # not consulted is not "none there"
+    wide = one_galaxy("wide", 0.5)  # it reaches 3.4 degrees, but was not built there
+    wide.covered = galaxy.covered
+    assert host.match(alerts_at(np.array([12.0]), np.zeros(1)), [wide])["host_name"].to_pylist() == [None]
+    assert (
+        host.match(alerts_at(np.array([12.0]), np.zeros(1)), [one_galaxy("wide", 0.5)])["host_name"]
+        .is_valid()[0]
+        .as_py()
+    )
     both = host.match(alerts, [galaxy, one_galaxy("all", 50.0, dec=-80.0)])
     assert both["host_n_candidates"].to_pylist() == [1, None, 0, None]
     assert host.match(alerts, [])["host_n_candidates"].null_count == 4

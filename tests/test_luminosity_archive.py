@@ -131,6 +131,10 @@ def test_stored_luminosities_are_read_as_they_are(tmp_path: Path, archive: Archi
     assert stored.made == ()
     assert stored.to_arrow().select(list(COLUMNS)).equals(table.select(list(COLUMNS)))
     assert opened.science(where=pc.field("lum_absolute_mag") < -17).count() > 0
+    thicker = tmp_path / "thicker.fits"
+    healpy.write_map(thicker, np.full(12, 0.2, dtype=np.float32), nest=True, coord="G", column_names=["EBV"])
+    fresh = opened.science(luminosity=True, dust_map=thicker).to_arrow()["lum_extinction_mag"].to_numpy()
+    np.testing.assert_allclose(fresh, 2 * table["lum_extinction_mag"].to_numpy(), rtol=1e-6)
     dusty = opened.science(columns=["alert_id"], luminosity=True, dust_map=dust_map).light_curves(luminosity=True)
     plain = opened.science(columns=["alert_id"]).light_curves(luminosity=True)
     for ours, theirs in zip(plain["light_curve"].to_pylist(), dusty["light_curve"].to_pylist(), strict=True):
