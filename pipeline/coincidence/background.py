@@ -44,6 +44,7 @@ DEPTH_STEP_MAG = 0.25
 SHARE_CLASSES = 6
 """Number of classes of the part of a cell that a field covers."""
 
+_ROUNDING_DAY = 1.0 / 1440.0
 _BIN_BITS = 24
 _SWEEPS = 30
 _TOLERANCE = 1e-6
@@ -76,12 +77,17 @@ class Visits:
         return self.key >> _BIN_BITS
 
     def rows(self, cell: ArrayLike, mjd: ArrayLike) -> Int:
-        """Return the visit at which something at these cells and times was seen, shape (n,); -1 where none."""
-        wanted = _keys(np.asarray(cell, dtype=np.int64), visit_bins(mjd))
-        if not len(self.key):
-            return np.full(wanted.shape, -1, dtype=np.int64)
-        row = np.minimum(np.searchsorted(self.key, wanted), len(self.key) - 1)
-        return np.where((wanted >= 0) & (self.key[row] == wanted), row, -1)
+        """Return the visit at which something at these cells and times was seen, shape (n,); -1 where none.
+
+        A time within a minute of a visit's bin counts as in it: alerts and exposures round their times differently.
+        """
+        cells, times = np.asarray(cell, dtype=np.int64), np.asarray(mjd, dtype=np.float64)
+        out = np.full(np.broadcast(cells, times).shape, -1, dtype=np.int64)
+        for shift in (_ROUNDING_DAY, -_ROUNDING_DAY, 0.0) if len(self.key) else ():
+            wanted = _keys(cells, visit_bins(times + shift))
+            row = np.minimum(np.searchsorted(self.key, wanted), len(self.key) - 1)
+            out = np.where((wanted >= 0) & (self.key[row] == wanted), row, out)
+        return out
 
     def window(self, cells: Int, start_mjd: float, stop_mjd: float) -> tuple[Int, Int]:
         """Return rows and offsets (k+1,) of the visits of k cells with ``start_mjd < mjd <= stop_mjd``."""

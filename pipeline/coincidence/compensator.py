@@ -34,7 +34,7 @@ class Counterpart:
     half_life_day : float
         Time in which the probability to be seen at a visit falls by half.
     onset_day : float
-        Mean of the exponential time after the event at which it comes up; 0: at once.
+        It comes up at any time within so many days of the event, all equally likely; 0: at once.
     efficiency : float
         Probability that a visit right after the event sees it once it is up.
     """
@@ -155,7 +155,7 @@ def first_seen(visits: Visits, rows: Int, ends: Int, event_mjd: float, counterpa
     """
     delay = visits.mjd[rows] - event_mjd
     sees = counterpart.efficiency * np.exp2(-delay / counterpart.half_life_day)
-    down = np.exp(-delay / counterpart.onset_day) if counterpart.onset_day > 0 else np.zeros(len(rows))
+    down = np.maximum(1.0 - delay / counterpart.onset_day, 0.0) if counterpart.onset_day > 0 else np.zeros(len(rows))
     begin, length = ends[:-1], np.diff(ends)
     unseen, still_down = np.zeros(len(length)), np.ones(len(length))
     out = np.empty(len(rows))

@@ -49,7 +49,7 @@ class EventStream:
 
 _AFTERGLOW = Counterpart(window_day=3.0, half_life_day=0.5)
 _KILONOVA = Counterpart(window_day=7.0, half_life_day=2.0)
-_SUPERNOVA = Counterpart(window_day=14.0, half_life_day=10.0, onset_day=5.0)
+_SUPERNOVA = Counterpart(window_day=14.0, half_life_day=20.0, onset_day=14.0)
 
 STREAMS = {
     item.name: item
@@ -83,17 +83,31 @@ STREAMS = {
 """Streams and their stated rates; change one, and the gold limit moves with their sum."""
 
 
-def stream_of(name: str) -> EventStream:
-    """Return a declared stream.
+_OF_KIND = {"gw": "lvk", "grb": "fermi-gbm", "neutrino": "icecube-bronze"}
+
+
+def stream_of(name: str, kind: str = "") -> EventStream:
+    """Return a declared stream, or one that stands for others of its observatory or kind.
+
+    Parameters
+    ----------
+    name : str
+        Name of the stream. Any of Swift counts as BAT, any other of IceCube as bronze.
+    kind : str
+        "gw", "grb" or "neutrino", asked where the name says nothing.
 
     Raises
     ------
     InputError
-        There is none of this name.
+        Neither says what counterparts to expect.
     """
-    if name not in STREAMS:
-        raise InputError(f"no stream of events is called {name}", mend=f"one of {', '.join(STREAMS)}")
-    return STREAMS[name]
+    if name in STREAMS:
+        return STREAMS[name]
+    beside = {"swift": "swift-bat", "icecube": "icecube-bronze", "fermi": "fermi-gbm"}.get(name.partition("-")[0])
+    found = beside or _OF_KIND.get(kind)
+    if found is None:
+        raise InputError(f"no counterparts are known of events of stream {name}", mend=f"one of {', '.join(STREAMS)}")
+    return STREAMS[found]
 
 
 def events_per_year() -> float:
