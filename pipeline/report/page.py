@@ -21,9 +21,10 @@ from pipeline.report.cards import Card, cards
 from pipeline.report.curves import FORCED_SIGMA, LIMIT_SIGMA
 from pipeline.report.night import Night, gather, utc
 from pipeline.report.palette import style
+from pipeline.report.skymaps import event_sections
 from pipeline.store.root import open_root
 
-_OURS = re.compile(r"^(?:sky|sky-zoom|magnitudes|absolute|scores|link-\d+|alert-\d+-[a-z]+)\.png$")
+_OURS = re.compile(r"^(?:sky|sky-zoom|magnitudes|absolute|scores|skymap-[a-z0-9_]+|link-\d+|alert-\d+-[a-z]+)\.png$")
 _COUNTS = ("written", "duplicates", "conflicting", "rejected", "cut", "other_night")
 
 
@@ -88,7 +89,8 @@ def _write(path: Path, content: bytes) -> None:
 def render(archive: Archive, night: Night) -> tuple[str, dict[str, bytes]]:
     """Return the page and its pictures by file name."""
     listed = cards(archive, night)
-    pictures = _pictures(night, listed)
+    events, maps = event_sections(archive, night)
+    pictures = _pictures(night, listed) | maps
     environment = Environment(
         loader=PackageLoader("pipeline.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
@@ -104,6 +106,7 @@ def render(archive: Archive, night: Night) -> tuple[str, dict[str, bytes]]:
         is_balanced=counts["packets_in"] == sum(counts[name] for name in _COUNTS),
         stages=_stages(night.ledger),
         cards=listed,
+        events=events,
         rule=ranking.RULE,
         forced_sigma=FORCED_SIGMA,
         limit_sigma=LIMIT_SIGMA,
