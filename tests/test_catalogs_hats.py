@@ -61,10 +61,13 @@ def test_tiles_cover_every_row_once_and_are_as_large_as_may_be(most: int) -> Non
     found = tiles.tile(index.healpix_29, most)
     assert [at.start for at in found] == [0, *(at.stop for at in found[:-1])]
     assert found[-1].stop == 6000
+    assert sum(healpix.cell_area_deg2(at.order) for at in found) == pytest.approx(
+        healpix.ranges_area_deg2(healpix.ALL_SKY)
+    )
     for at in found:
         cells = healpy.ang2pix(1 << at.order, index.ra[at.start : at.stop], index.dec[at.start : at.stop], True, True)
-        assert set(cells) == {at.pixel}
-        assert 0 < at.stop - at.start <= most or at.order == 17
+        assert set(cells) <= {at.pixel}
+        assert at.stop - at.start <= most or at.order == 17
         if at.order:  # its parent would hold too many
             low, high = (np.array([0, 1]) + (at.pixel >> 2)) << (2 * (30 - at.order))
             assert np.diff(np.searchsorted(index.healpix_29, [low, high]))[0] > most
@@ -72,8 +75,8 @@ def test_tiles_cover_every_row_once_and_are_as_large_as_may_be(most: int) -> Non
 
 def test_many_rows_at_one_place_end_in_one_tile() -> None:
     index, _ = build_index(np.full(100, 10.0), np.full(100, 20.0))
-    assert [(at.order, at.stop - at.start) for at in tiles.tile(index.healpix_29, 10)] == [(17, 100)]
-    assert tiles.tile(index.healpix_29[:0]) == []
+    assert [(at.order, at.stop) for at in tiles.tile(index.healpix_29, 10) if at.start < at.stop] == [(17, 100)]
+    assert [at.order for at in tiles.tile(index.healpix_29[:0])] == [0] * 12
 
 
 @pytest.mark.parametrize("margin_arcsec", [10.0, 600.0, 7200.0, 200_000.0])

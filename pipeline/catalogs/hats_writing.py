@@ -54,8 +54,10 @@ def write_collection(
     near = _Table(folder / margin, schema)
     for done, at in enumerate(tiles):
         progress("tiles", done, len(tiles))
-        table.write(at, _pieces(index, payload, schema, at.start, at.stop))
         rows = margin_rows(at, index.healpix_29, index.ra, index.dec, threshold)
+        # A tile without rows of its own stands only for those in its margin: LSDB matches within tiles that are there.
+        if len(rows) or at.start < at.stop:
+            table.write(at, _pieces(index, payload, schema, at.start, at.stop))
         if len(rows):
             near.write(at, iter([_at(index, payload, schema, rows)]))
     table.finish({"obs_collection": name, "dataproduct_type": "object"})

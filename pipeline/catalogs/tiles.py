@@ -45,7 +45,7 @@ def tile(healpix_29: NDArray[np.int64], max_rows: int = MAX_ROWS) -> list[Tile]:
     Returns
     -------
     list of Tile
-        Ascending along the sky, none empty.
+        The whole sky, ascending; some may be empty.
     """
     tiles = []
     waiting = [(0, pixel) for pixel in range(11, -1, -1)]
@@ -53,8 +53,6 @@ def tile(healpix_29: NDArray[np.int64], max_rows: int = MAX_ROWS) -> list[Tile]:
         order, pixel = waiting.pop()
         shift = 2 * (MAX_ORDER - order)
         start, stop = np.searchsorted(healpix_29, np.array([pixel << shift, (pixel + 1) << shift])).tolist()
-        if start == stop:
-            continue
         if stop - start <= max_rows or order == _DEEPEST:
             tiles.append(Tile(order, pixel, start, stop))
         else:

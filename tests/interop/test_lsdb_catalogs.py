@@ -110,6 +110,25 @@ def test_crossmatch_gives_our_matches(lsdb: Any, built: catalogs.Catalog, alerts
     assert matched[:4].sum() >= 3
 
 
+def test_a_match_across_the_edge_of_sky_without_rows(lsdb: Any, tmp_path: Path) -> None:
+    """The alert lies where the catalog has no row at all, its star beyond the edge of the base pixel at RA 90."""
+    table = pa.table(
+        {"RA": [90.0001, 200.0], "DE": [70.0, -30.0], "No": [1, 2], "Type": ["a", "b"], "Vmag": [1.0, 2.0]}
+    )
+    pq.write_table(table, tmp_path / "two.parquet")
+    catalogs.build(declare(), tmp_path / "two.parquet", tmp_path / "two")
+    from hats.io.validation import is_valid_catalog
+
+    assert is_valid_catalog(tmp_path / "two", strict=True)
+    alerts = pd.DataFrame({"alert_id": [0, 1], "ra": [89.9999, 200.0], "dec": [70.0, -30.0]})
+    left = lsdb.from_dataframe(alerts, ra_column="ra", dec_column="dec", catalog_name="alerts", margin_threshold=None)
+    right = lsdb.open_catalog(tmp_path / "two")
+    assert len(right) == len(right.compute()) == 2
+    options = {"suffixes": ("_alert", "_star"), "suffix_method": "all_columns"}
+    found = left.crossmatch(right, n_neighbors=1, radius_arcsec=2.0, **options).compute()
+    assert sorted(zip(found["alert_id_alert"], found["number_star"], strict=True)) == [(0, 1), (1, 2)]
+
+
 def _tile_of(spread: tuple[tuple[int, int], ...], cells: np.ndarray) -> np.ndarray:
     starts = np.array([pixel << (2 * (29 - order)) for order, pixel in spread])
     return np.searchsorted(starts, cells, side="right")
