@@ -183,7 +183,7 @@ def test_nothing_outside_the_range_counts_and_an_empty_range_is_no_error(archive
     assert found.table.column_names[-len(EVENT_COLUMNS) :] == EVENT_COLUMNS.names
 
 
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(seed=st.integers(0, 10_000), level=st.sampled_from([0.1, 0.5, 0.9, 0.999, 1.0]), centre=st.integers(0, 12_000))
 def test_any_archive_and_map(tmp_path_factory: pytest.TempPathFactory, seed: int, level: float, centre: int) -> None:
     rng = np.random.default_rng(seed)

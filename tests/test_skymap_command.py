@@ -23,7 +23,7 @@ from astropy.utils.exceptions import AstropyUserWarning
 from pipeline import catalogs, healpix
 from pipeline.cli import main
 from pipeline.healpix.moc import parse_moc
-from pipeline.skymap import make_skymap, region
+from pipeline.skymap import SkyMap, make_skymap, region
 from pipeline.skymaps import read_skymap, skymap_fits
 
 T0 = 57982.528951727276
@@ -94,6 +94,11 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope="module")
+def real_map(shared_data: Path) -> SkyMap:
+    return read_skymap(shared_data / MAP)
+
+
 @pytest.fixture(autouse=True)
 def nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No settings but those of a test: an empty working folder, no variable."""
@@ -160,9 +165,9 @@ def test_the_variable_beside_it_is_listed_with_its_past(found: tuple[dict[str, A
     )
 
 
-def test_alerts_of_the_field_are_those_of_a_plain_look_up(story: Path, found: Any, shared_data: Path) -> None:
+def test_alerts_of_the_field_are_those_of_a_plain_look_up(story: Path, found: Any, real_map: SkyMap) -> None:
     table = pq.read_table(found[1] / "kn.parquet")
-    ranges = region(read_skymap(shared_data / MAP), 0.9)
+    ranges = region(real_map, 0.9)
     every = pa.concat_tables(pq.read_table(file) for file in sorted(story.glob("ztf/science/main/night=2017*/*")))
     night = every["utc_date"].to_numpy()
     inside = healpix.in_ranges(ranges, every["healpix_29"].to_numpy()) & (night >= 20170810)
@@ -171,14 +176,14 @@ def test_alerts_of_the_field_are_those_of_a_plain_look_up(story: Path, found: An
     assert table["mjd"].to_pylist() == sorted(table["mjd"].to_pylist())
 
 
-def test_what_was_covered_is_told_as_a_lower_bound(story: Path, found: Any, shared_data: Path) -> None:
-    code, out, _ = call(shared_data / MAP, 20170810, 20170901, "--root", story)
+def test_what_was_covered_is_told_as_a_lower_bound(story: Path, found: Any, small_map: Path) -> None:
+    code, out, _ = call(small_map, 20170810, 20170901, "--root", story)
     assert code == 0
     flat = " ".join(out.split())
     assert "a lower bound" in flat
     assert "probability covered by exposures since the event" in flat
-    assert "2017-08-17 12:41:04.429 UTC" in flat
-    assert "27.8 deg²" in flat
+    assert "2017-08-17 12:41:04" in flat
+    assert "90 % in " in flat
     coverage = found[0]["events"][0]["coverage_since_event"]
     assert coverage["is_lower_bound"]
     assert 0 < coverage["depths"][0]["probability"] < found[0]["events"][0]["coverage"]["depths"][0]["probability"] < 1
@@ -202,10 +207,10 @@ def test_what_chance_would_do_is_told_beside(story: Path, small_map: Path, tmp_p
     assert "unrelated new transients expected" in call(*given)[1]
 
 
-def test_pictures_and_regions_are_written_whole(found: Any, shared_data: Path) -> None:
+def test_pictures_and_regions_are_written_whole(found: Any, real_map: SkyMap) -> None:
     told, folder = found
     assert (folder / "kn.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
-    assert np.array_equal(parse_moc((folder / "kn.fits").read_bytes()), region(read_skymap(shared_data / MAP), 0.9))
+    assert np.array_equal(parse_moc((folder / "kn.fits").read_bytes()), region(real_map, 0.9))
     assert sorted(item.name for item in folder.iterdir()) == ["kn.fits", "kn.parquet", "kn.png"]
     assert told["files"]["plot"] == [str(folder / "kn.png")]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import pyarrow as pa
@@ -10,7 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.followup.summary import covered_bands, event_line
+from pipeline.followup.summary import area_text, covered_bands, event_line, rounded
 
 _ROWS = 10
 _WIDTH = 120
@@ -70,7 +69,7 @@ def _print_selected(console: Console, told: dict[str, Any]) -> None:
         return
     counts = ", ".join(f"{told['selected'][name]:,} {name}" for name in ("gold", "silver", "bronze"))
     console.print(
-        f"  alerts selected: {counts}; {_rounded(told['expected'])} unrelated new transients expected in "
+        f"  alerts selected: {counts}; {rounded(told['expected'])} unrelated new transients expected in "
         f"{told['window_day']:g} days"
     )
 
@@ -89,7 +88,9 @@ def _print_coverage(console: Console, when: str, coverage: dict[str, Any]) -> No
         table.add_column(head, justify="right")
     by_place = {(item["band"], item["limit_mag"]): item["probability"] for item in depths}
     for band in covered_bands(depths):
-        cells = [by_place.get((band, limit)) for limit in (None, *limits)]
+        steps = [limit for of_band, limit in by_place if of_band == band and limit is not None]
+        deeper = [min((step for step in steps if step >= limit), default=0.0) for limit in limits]
+        cells = [by_place.get((band, limit)) for limit in (None, *deeper)]
         table.add_row(f"  {band}", *("" if value is None else f"{100 * value:.2f} %" for value in cells))
     console.print(table)
 
@@ -99,13 +100,7 @@ def _share(depth: dict[str, Any]) -> str:
 
 
 def _areas(event: dict[str, Any]) -> str:
-    return ", ".join(f"{100 * float(level):g} % in {_rounded(area)} deg²" for level, area in event["area_deg2"].items())
-
-
-def _rounded(value: float) -> str:
-    """Return a number with three digits or more."""
-    digits = 0 if value >= 100 or value == 0 else max(0, 2 - math.floor(math.log10(value)))
-    return f"{value:,.{digits}f}"
+    return ", ".join(f"{100 * float(level):g} % in {area_text(area)}" for level, area in event["area_deg2"].items())
 
 
 def _candidates(rows: list[dict[str, Any]]) -> Table:

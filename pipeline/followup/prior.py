@@ -90,7 +90,8 @@ def first_alert_mjd(parts: Sequence[Part], objects: Objects, progress: Progress)
     wanted = [part for part in parts if part.rows and (part.mjd_min is None or part.mjd_min < last)]
     wanted.sort(key=lambda part: (-(np.inf if part.mjd_min is None else part.mjd_min), part.name))
     in_cell = _Grouped(objects)
-    progress.stage(STAGE, len(wanted))
+    if wanted:
+        progress.stage(STAGE, len(wanted))
     for part in wanted:
         asked = in_cell.objects(part) if part.cells is not None else np.arange(len(is_open))
         asked = asked[is_open[asked]]

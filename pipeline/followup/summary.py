@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -109,6 +110,18 @@ def candidates(rows: pa.Table, best: int) -> list[dict[str, Any]]:
     _, first = np.unique(number, return_index=True)
     chosen = ordered.take(pa.array(np.sort(first)[:best])).select([n for n in _SHOWN if n in rows.column_names])
     return [item | {"alert_id": str(item["alert_id"])} for item in chosen.to_pylist()]
+
+
+def area_text(area_deg2: float) -> str:
+    """Return an area to three digits, in square arcminutes where it is small."""
+    value, unit = (area_deg2, "deg²") if area_deg2 >= 0.01 or area_deg2 == 0 else (area_deg2 * 3600, "arcmin²")
+    return f"{rounded(value)} {unit}"
+
+
+def rounded(value: float) -> str:
+    """Return a number with three digits or more, thousands separated."""
+    digits = 0 if value >= 100 or value == 0 else max(0, 2 - math.floor(math.log10(value)))
+    return f"{value:,.{digits}f}"
 
 
 def event_line(told: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +21,7 @@ from matplotlib.patches import Ellipse, Patch
 from numpy.typing import NDArray
 
 from pipeline import healpix
+from pipeline.followup.summary import area_text
 from pipeline.report.axes import MINUS, round_ticks, tick_text
 from pipeline.report.palette import ACCENT, FAINT, INK, RULE
 from pipeline.report.projections import Gnomonic, Mollweide, Projection
@@ -30,11 +32,12 @@ Floats = NDArray[np.float64]
 CONTOURS = (0.5, 0.9)
 _DPI = 160
 _MOST_ZOOM_DEG = 28.0
-_LEAST_ZOOM_DEG = 0.01
+_LEAST_ZOOM_DEG = 1e-4
 _SEEN = "#3f8f5f"
 _NEW = "#d1260f"
 _SHADES = LinearSegmentedColormap.from_list("levels", ["#0b3d78", "#3f86c9", "#a9cdec", "#e6f0f9", "#ffffff"])
-_HOUR_STEPS_MIN = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 180)
+_STEPS_SEC = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 10800)
+"""Steps of right ascension, seconds of time."""
 
 
 @dataclass(frozen=True)
@@ -180,12 +183,6 @@ def _title(figure: Figure, skymap: SkyMap, subtitle: str) -> None:
     figure.text(0.03, 0.929, subtitle, fontsize=10, color=FAINT, va="center")
 
 
-def area_text(area_deg2: float) -> str:
-    """Return an area with three digits at least, never in powers of ten."""
-    digits = 0 if area_deg2 >= 100 else 1 if area_deg2 >= 10 else 2
-    return f"{area_deg2:,.{digits}f} deg²"
-
-
 def _legend(figure: Figure, counts: tuple[int, int], is_seen: bool) -> None:
     prior, fresh = counts
     handles: list[Any] = [
@@ -238,17 +235,22 @@ def _zoom_frame(axes: Axes, projection: Projection) -> None:
     edge = np.linspace(-1, 1, 2001)
     bottom_ra, _ = projection.inverse(edge * half_x, np.full(2001, -half_y))
     top_ra, _ = projection.inverse(edge * half_x, np.full(2001, half_y))
-    left_dec = projection.inverse(np.full(2001, -half_x), edge * half_y)[1]
-    span = float(np.abs(np.diff(np.unwrap(np.radians(bottom_ra)))).sum()) * 180 / math.pi
-    step = next((item for item in _HOUR_STEPS_MIN if item / 4 >= span / 6), _HOUR_STEPS_MIN[-1])
-    every_ra = np.arange(0, 360, step / 4)
+    left_ra, left_dec = projection.inverse(np.full(2001, -half_x), edge * half_y)
+    right_ra, _ = projection.inverse(np.full(2001, half_x), edge * half_y)
+    turned = np.unwrap(bottom_ra, period=360.0)
+    span = float(turned.max() - turned.min())
+    step = next((item for item in _STEPS_SEC if item / 240 >= span / 6), _STEPS_SEC[-1])
+    every_ra = _multiples(
+        [np.unwrap(item, period=360.0) for item in (bottom_ra, top_ra, left_ra, right_ra)], step / 240
+    )
     every_dec = round_ticks(float(left_dec.min()), float(left_dec.max()), about=6)
     _graticule(axes, projection, every_ra, np.array(every_dec))
-    at, shown = _crossings(bottom_ra, every_ra, edge * half_x, wraps=True)
+    at, shown = _spaced(*_crossings(bottom_ra, every_ra, edge * half_x, wraps=True), 0.28 * half_x)
     axes.set_xticks(at, [_hours(value, step) for value in shown])
-    at, shown = _crossings(top_ra, every_ra, edge * half_x, wraps=True)
+    at, shown = _spaced(*_crossings(top_ra, every_ra, edge * half_x, wraps=True), 0.28 * half_x)
     above = axes.secondary_xaxis("top")
-    above.set_xticks(at, [f"{value:.10g}°" for value in shown])
+    digits = max(1, 2 - math.floor(math.log10(step / 240)))
+    above.set_xticks(at, [f"{round(value, digits):.10g}°" for value in shown])
     at, shown = _crossings(left_dec, np.array(every_dec), edge * half_y, wraps=False)
     axes.set_yticks(at, [f"{tick_text(value, every_dec)}°" for value in shown])
     axes.set_xlim(-half_x, half_x)
@@ -261,12 +263,25 @@ def _zoom_frame(axes: Axes, projection: Projection) -> None:
         side.set_color(FAINT)
 
 
+def _multiples(edges: Sequence[Floats], step: float) -> Floats:
+    """Return the multiples of a step that the edges span, degrees from 0 to 360, none twice."""
+    spans = [np.arange(math.floor(item.min() / step), math.ceil(item.max() / step) + 1) for item in edges]
+    turn = round(360.0 / step)
+    return np.unique(np.concatenate(spans) % turn) * step
+
+
 def _graticule(axes: Axes, projection: Projection, every_ra: Floats, every_dec: Floats) -> None:
-    lats, lons = np.linspace(-90, 90, 721), np.linspace(0, 360, 1441)
+    """Draw meridians, which are straight here, and parallels, drawn as finely as they are curved."""
+    half_x, half_y = projection.half
+    lats = np.linspace(-90, 90, 721)
     for ra in every_ra:
         axes.plot(*projection.forward(np.full(721, ra), lats), color=RULE, linewidth=0.6, zorder=3)
-    for dec in every_dec:
-        axes.plot(*projection.forward(lons, np.full(1441, dec)), color=RULE, linewidth=0.6, zorder=3)
+    edge = np.linspace(-1.2, 1.2, 400)
+    grid = np.meshgrid(edge * half_x, edge * half_y)
+    _, dec = projection.inverse(grid[0].ravel(), grid[1].ravel())
+    axes.contour(
+        *grid, dec.reshape(400, 400), levels=every_dec, colors=[RULE], linewidths=0.6, linestyles="-", zorder=3
+    )
 
 
 def _crossings(along: Floats, values: Floats, place: Floats, *, wraps: bool) -> tuple[list[float], list[float]]:
@@ -285,12 +300,23 @@ def _crossings(along: Floats, values: Floats, place: Floats, *, wraps: bool) -> 
     return [item[0] for item in found], [item[1] for item in found]
 
 
-def _hours(ra: float, step_min: float) -> str:
+def _spaced(at: list[float], shown: list[float], least: float) -> tuple[list[float], list[float]]:
+    """Return every tick, or every second or third ..., so that no two are closer than ``least``: labels have room."""
+    for every in range(1, len(at)):
+        kept = at[::every]
+        if min(np.diff(kept), default=least) >= least:
+            return kept, shown[::every]
+    return at[:1], shown[:1]
+
+
+def _hours(ra: float, step_sec: float) -> str:
     """Return a right ascension in hours and minutes, seconds where the step needs them."""
-    seconds = round(ra * 240)
-    hours, rest = divmod(seconds, 3600)
-    minutes, seconds = divmod(rest, 60)
-    if step_min >= 60 and not minutes:
+    digits = max(0, -math.floor(math.log10(step_sec) + 1e-9))
+    ticks = round(ra * 240 * 10**digits)
+    minutes, part = divmod(ticks, 60 * 10**digits)
+    hours, minutes = divmod(minutes, 60)
+    if step_sec >= 3600 and not minutes:
         return f"{hours}h"
     text = f"{hours}h{minutes:02d}m"
-    return text if step_min >= 1 else f"{text}{seconds:02d}s"
+    width = 2 if digits == 0 else 3 + digits
+    return text if step_sec >= 60 else f"{text}{part / 10**digits:0{width}.{digits}f}s"

@@ -14,10 +14,10 @@ from pipeline.archive import Archive
 from pipeline.errors import PipelineError
 from pipeline.events import EventStore
 from pipeline.followup.coverage import any_depth, coverage_of, exposures_of
-from pipeline.followup.summary import event_line, summary_of_map
+from pipeline.followup.summary import area_text, event_line, summary_of_map
 from pipeline.healpix import in_ranges
 from pipeline.report.night import Night
-from pipeline.report.skymap import CONTOURS, Marks, area_text, skymap_figure
+from pipeline.report.skymap import CONTOURS, Marks, skymap_figure
 from pipeline.skymap import SkyMap, event_name, region
 from pipeline.skymaps import read_skymap
 
