@@ -120,6 +120,13 @@ def test_pieces_keep_area_and_lie_in_their_cell(order: int, begins: list[int], l
     assert (cell << shift < stop[interval]).all()
 
 
+def test_an_interval_over_many_cells_is_cut_at_each() -> None:
+    size = 4 ** (29 - 6)
+    interval, cell, area = coincidence.pieces_of(np.array([size // 2]), np.array([3 * size + size // 4]), 6)
+    assert interval.tolist() == [0, 0, 0, 0] and cell.tolist() == [0, 1, 2, 3]
+    assert area / healpix.cell_area_deg2(6) == pytest.approx([0.5, 1.0, 1.0, 0.25])
+
+
 def test_no_visit_means_nothing_is_expected_and_nothing_ranks() -> None:
     visits = _one_cell([59000.1], [0.1])
     found = coincidence.compensate(visits, np.array([5]), np.array([1.0]), np.array([1.0]), 59000.0, PROMPT)
@@ -159,6 +166,18 @@ def test_rates_are_found_again() -> None:
         assert np.ptp(fitted[here]) < 1e-12
 
 
+def test_fitted_rates_have_the_counts_of_every_label() -> None:
+    """The condition of the Poisson maximum, where the prior weighs nothing."""
+    rng = np.random.default_rng(8)
+    visits, _ = coincidence.make_visits(6, np.arange(3000), np.full(3000, 59000.2))
+    labels = [rng.integers(0, 6, 3000), rng.integers(0, 4, 3000) * (np.arange(3000) % 3 > 0)]
+    row = rng.choice(3000, 2500, p=np.linspace(1, 9, 3000) / np.linspace(1, 9, 3000).sum())
+    fitted = coincidence.fit_rates(visits, row, labels, prior_counts=1e-9).rate_per_deg2 * healpix.cell_area_deg2(6)
+    counts = np.bincount(row, minlength=3000)
+    for label in labels:
+        assert np.bincount(label, weights=fitted) == pytest.approx(np.bincount(label, weights=counts), rel=1e-5)
+
+
 def test_few_counts_stay_near_the_overall_rate() -> None:
     visits, _ = coincidence.make_visits(6, np.arange(1000), np.full(1000, 59000.2))
     label = np.where(np.arange(1000) < 5, 1, 0)
@@ -184,6 +203,13 @@ def test_a_neighbouring_field_is_no_second_look() -> None:
     _, _, gap, covered, _ = coincidence.visit_labels(visits, row, field, share, np.full(4, 20.5))
     assert gap.tolist() == [-1, -1, 2, 2]
     assert covered.tolist() == [6, 2, 6, 2]
+    both, at = coincidence.make_visits(6, np.full(3, 9), np.array([59000.1, 59002.1005, 59002.1]))
+    for order in ([0, 1, 2], [0, 2, 1]):  # field 1 again, and field 2 for the first time, within one visit
+        labels = coincidence.visit_labels(
+            both, at[order], np.array([1, 2, 1])[order], np.array([0.9, 0.2, 0.9])[order], np.full(3, np.nan)
+        )
+        assert labels[2].tolist() == [-1, 2]
+        assert labels[3].tolist() == [6, 6]
     one, at = coincidence.make_visits(6, np.full(2, 9), np.array([59000.101, 59000.102]))
     assert len(one.key) == 1 and at.tolist() == [0, 0] and one.mjd.tolist() == [59000.102]
 
