@@ -29,6 +29,7 @@ OPTIONAL_TOP_LEVEL = {"prefect.yaml", ".gitattributes", ".editorconfig"}
 
 MODULES = {
     **{"light-curve": "light_curve", "zlib-ng": "zlib_ng", "xgboost-cpu": "xgboost", "lsst-alert-packet": "lsst"},
+    "ligo.skymap": "ligo",
 }
 """Distributions whose module has another name."""
 
@@ -229,7 +230,7 @@ def test_the_wheel_has_code_and_every_data_file(wheel: Path) -> None:
     wanted = {name for name in tracked() if name.startswith(("pipeline/", "flows/")) and name.endswith(kinds)}
     wanted |= {f"pipeline/_catalogs/{Path(name).name}" for name in tracked() if name.startswith("catalogs/")}
     assert wanted <= held
-    assert {Path(name).suffix for name in wanted} == {*kinds, ".toml"}
+    assert {Path(name).suffix for name in wanted} == {*kinds, ".toml", ".csv"}
     assert {name.split("/")[0] for name in held} == {"pipeline", "flows", f"alertmill-{pipeline.__version__}.dist-info"}
     assert not any("__pycache__" in name or name.startswith("tests") for name in held)
 
