@@ -186,11 +186,12 @@ def _check_units(table: Any, at: dict[str, int], declaration: CatalogDeclaration
     ]
     for name, unit in wanted:
         given = table.fields[at[name]].unit
-        if unit and given is not None and str(given) and not _is_same_unit(str(given), unit):
+        if unit and given is not None and str(given) and not is_same_unit(str(given), unit):
             raise AnswerError(f"column {name} is in {given}, declared in {unit}")
 
 
-def _is_same_unit(given: str, declared: str) -> bool:
+def is_same_unit(given: str, declared: str) -> bool:
+    """Return whether two units are one, however they are spelt."""
     from astropy import units
 
     def parsed(text: str) -> Any:

@@ -14,6 +14,8 @@ from pipeline.xmatch import build_index, nearest
 TOLERANCE_ARCSEC = 0.1
 """What a disc is asked larger than it is needed, so that rounding at its edge decides nothing."""
 _SMALLEST_DISC_ARCSEC = 1.0
+_COVER = 0.501
+"""Radius of each of seven discs that cover one of radius 1, up to a degree on the sphere (a half in the plane)."""
 
 
 @dataclass(frozen=True)
@@ -73,15 +75,24 @@ def discs_of(order: int, cells: NDArray[np.int64], margin_arcsec: float) -> Disc
 
 
 def smaller_discs(disc: Discs) -> Discs | None:
-    """Return discs of about half the radius that cover one disc; None where they would be too small to make sense."""
-    order = 0
-    while cell_radius_arcsec(order) > disc.radius_arcsec / 2.0 and order < healpix.MAX_ORDER:
-        order += 1
-    radius = cell_radius_arcsec(order)
+    """Return seven discs of half the radius that cover one disc; None where they would be too small to make sense.
+
+    One lies in the middle, six around it at cos 30 deg of the radius: the thinnest cover of a disc by seven equal ones
+    (Kershner 1939, Am. J. Math. 61, 665, doi:10.2307/2371320). On the sphere a little more than the half is needed.
+    """
+    radius = disc.radius_arcsec * _COVER
     if radius < _SMALLEST_DISC_ARCSEC:
         return None
-    ranges = healpix.cone_ranges(float(disc.ra[0]), float(disc.dec[0]), (disc.radius_arcsec + radius) / 3600.0)
-    ra, dec = healpix.pix2ang(order, healpix.cells_of_ranges(ranges, order))
-    # A cell touches the disc only if its centre is no further than both radii together.
-    is_near = np.isfinite(disc.distance_arcsec(ra, dec, radius))
-    return Discs(ra[is_near], dec[is_near], radius + TOLERANCE_ARCSEC)
+    distance = math.radians(disc.radius_arcsec / 3600.0) * math.cos(math.radians(30.0))
+    bearing = np.radians(np.arange(0.0, 360.0, 60.0))
+    ra, dec = math.radians(float(disc.ra[0])), math.radians(float(disc.dec[0]))
+    # Vectors, not angles: they know no pole.
+    centre = np.array([math.cos(dec) * math.cos(ra), math.cos(dec) * math.sin(ra), math.sin(dec)])
+    east = np.array([-math.sin(ra), math.cos(ra), 0.0])
+    aside = np.outer(np.cos(bearing), east) + np.outer(np.sin(bearing), np.cross(centre, east))
+    x, y, z = np.concatenate([centre[None], centre * math.cos(distance) + aside * math.sin(distance)]).T
+    return Discs(
+        np.remainder(np.degrees(np.arctan2(y, x)), 360.0),
+        np.degrees(np.arctan2(z, np.hypot(x, y))),
+        radius + TOLERANCE_ARCSEC,
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -149,7 +150,8 @@ def fetch(
     asking = _Asking(declaration, service, timeout_sec, politeness or Politeness(service.pause_sec))
     if service.kind == "tns" and len(todo):
         asking.take_key(environment)
-    problem, answered = _ask_all(asking, snapshot, todo, len(wanted), progress, is_partial_allowed)
+    with contextlib.closing(asking.session):
+        problem, answered = _ask_all(asking, snapshot, todo, len(wanted), progress, is_partial_allowed)
     chunks = snapshot.chunks()
     if not chunks:
         raise problem or InputError(f"no alert has a position: there is nothing to ask {declaration.name} for")
@@ -256,9 +258,8 @@ class _Asking:
         return distinct(rows), query_text(self.service, discs)
 
     def _list(self) -> pa.Table:
-        return read_list(
-            request_list(self.service, self.session, self._key, self._marker), self.declaration, self.service
-        )
+        body = request_list(self.service, self.session, self._key, self._marker)
+        return read_list(body, self.declaration, self.service, self.session.scrub)
 
     def _discs(self, discs: Discs) -> pa.Table:
         """Return the rows in some discs, in smaller pieces where an answer is truncated or could be."""

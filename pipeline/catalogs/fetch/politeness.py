@@ -50,15 +50,16 @@ class Politeness:
         for attempt in range(1, self.tries + 1):
             self._wait(self._free_at - self.clock())
             try:
-                return request()
+                try:
+                    return request()
+                finally:
+                    self._free_at = self.clock() + self.pause_sec
             except AnswerError as failure:
                 asked = failure.retry_after_sec or 0.0
                 if failure.is_final or attempt == self.tries or asked > _LONGEST_ASKED_SEC:
                     raise _given_up(failure, service, attempt) from None
                 self.retries += 1
                 self._wait(max(asked, min(self.first_wait_sec * 2.0 ** (attempt - 1), self.longest_wait_sec)))
-            finally:
-                self._free_at = self.clock() + self.pause_sec
         raise AssertionError("not reached")  # tries is at least 1
 
     def _wait(self, seconds: float) -> None:

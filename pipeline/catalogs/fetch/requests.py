@@ -24,6 +24,14 @@ from pipeline.catalogs.fetch.session import Session, TapConnections
 
 _UPLOAD = "asked"
 _REGULAR = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+_RESERVED = re.compile(
+    "all|and|area|as|box|by|case|char|circle|close|contains|coord1|coord2|date|day|distance|double|exists|from|group|"
+    "hour|in|intersects|is|join|key|level|like|log|max|min|minute|month|not|null|number|on|open|or|order|point|polygon|"
+    "position|power|read|real|region|section|select|size|sum|table|time|top|type|union|unique|user|value|values|view|"
+    "where|year|zone",
+    re.IGNORECASE,
+)
+"""Words of ADQL 2.0 and SQL92 that catalogs use as names of columns."""
 
 
 def request_discs(service: Service, discs: Discs, session: Session) -> bytes:
@@ -73,7 +81,8 @@ def adql(service: Service, discs: Discs) -> str:
 
 
 def _quoted(name: str) -> str:
-    return name if _REGULAR.fullmatch(name) else f'"{name}"'
+    is_plain = _REGULAR.fullmatch(name) and not _RESERVED.fullmatch(name)
+    return name if is_plain else f'"{name}"'
 
 
 def _upload(discs: Discs) -> Any:

@@ -22,13 +22,18 @@ _ADDRESSES = {
     "tns": "https://www.wis-tns.org/system/files/tns_public_objects/tns_public_objects.csv.zip",
 }
 _TABLES = {"simbad": "basic", "gaia": "gaiadr3.gaia_source", "tns": "tns_public_objects"}
-_CHUNKS = {"xmatch": 2000, "tap": 500, "vizier": 200, "simbad": 1000, "gaia": 500, "tns": 1}
+_CHUNKS = {"xmatch": 2000, "tap": 200, "vizier": 200, "simbad": 1000, "gaia": 100, "tns": 1}
 _LARGEST_CHUNK = {"xmatch": 100_000, "tap": 10_000, "vizier": 2_000, "simbad": 20_000, "gaia": 10_000, "tns": 1}
 _MAXREC = {"xmatch": 200_000, "tap": 20_000, "vizier": 50_000, "simbad": 100_000, "gaia": 2_000, "tns": 10_000_000}
 _REACH_ARCSEC = {"xmatch": 180.0}  # the service takes no larger distance
 _LARGEST_REACH_ARCSEC = 3600.0
-_ORDER = 11
+_ORDER = {"xmatch": 11, "simbad": 11, "gaia": 13}  # the denser the catalog, the smaller the cells
+_OTHER_ORDER = 12
 _ORDERS = (6, 20)
+_HOST_ORDER, _HOST_MARGIN_ARCSEC = 9, 600.0
+"""Around an alert hosts are looked for as far as 30 kpc at 10 Mpc; nearer galaxies need a file of the whole sky."""
+_MOTION_MARGIN_ARCSEC = 20.0
+"""How far a source may have moved from where its catalog has it: about 1 arcsec a year for 20 years."""
 _TABLE = re.compile(r'[A-Za-z0-9_."+/:-]{1,120}')
 _KEYS = {
     "kind": str, "url": str, "table": str, "ra": str, "dec": str, "columns": list, "order": int, "chunk": int,
@@ -133,6 +138,10 @@ def check_service(declaration: CatalogDeclaration, *, url: str | None = None, ch
     _check_keys(given, where)
     kind = given["kind"]
     margin = max(declaration.margin_arcsec, declaration.radius_arcsec)
+    if declaration.motion is not None:
+        margin = max(margin, declaration.radius_arcsec + _MOTION_MARGIN_ARCSEC)
+    if declaration.host is not None:
+        margin = max(margin, _HOST_MARGIN_ARCSEC)
     address = given.get("url") or _ADDRESSES.get(kind)
     if not address or not (table := given.get("table") or _TABLES.get(kind)):
         raise CatalogError(f"a service of kind {kind} needs {'table' if address else 'url'}", source=where)
@@ -143,7 +152,7 @@ def check_service(declaration: CatalogDeclaration, *, url: str | None = None, ch
         ra=given.get("ra", declaration.ra),
         dec=given.get("dec", declaration.dec),
         columns=_columns(declaration, given.get("columns", []), where),
-        order=_order(kind, given.get("order"), margin, where),
+        order=_order(kind, given.get("order"), margin, declaration.host is not None, where),
         margin_arcsec=margin,
         chunk=_bounded(given.get("chunk", _CHUNKS[kind]), "chunk", 1, _LARGEST_CHUNK[kind], where),
         maxrec=_bounded(given.get("maxrec", _MAXREC[kind]), "maxrec", 10, 10_000_000, where),
@@ -207,16 +216,17 @@ def _columns(declaration: CatalogDeclaration, pairs: list[str], where: str) -> t
     )
 
 
-def _order(kind: str, given: int | None, margin_arcsec: float, where: str) -> int:
+def _order(kind: str, given: int | None, margin_arcsec: float, is_host: bool, where: str) -> int:
     reach = _REACH_ARCSEC.get(kind, _LARGEST_REACH_ARCSEC)
     if margin_arcsec + cell_radius_arcsec(_ORDERS[1]) > reach:
         raise CatalogError(
-            f"margin_arcsec {margin_arcsec:g} is more than {kind} takes ({reach:g} arcsec)",
+            f"a margin of {margin_arcsec:g} arcsec is more than {kind} takes ({reach:g} arcsec)",
             source=where,
             mend="lower margin_arcsec, or use another kind of service",
         )
     if given is None:
-        fits = (order for order in range(_ORDER, _ORDERS[1]) if margin_arcsec + cell_radius_arcsec(order) <= reach)
+        usual = _HOST_ORDER if is_host else _ORDER.get(kind, _OTHER_ORDER)
+        fits = (order for order in range(usual, _ORDERS[1]) if margin_arcsec + cell_radius_arcsec(order) <= reach)
         return next(fits, _ORDERS[1])
     order = _bounded(given, "order", *_ORDERS, where)
     if margin_arcsec + cell_radius_arcsec(order) > reach:

@@ -25,7 +25,6 @@ from pipeline.catalogs.fetch.service import is_loopback
 
 USER_AGENT = f"alertmill/{__version__}"
 MAX_ANSWER_BYTES = 256 << 20
-_PIECE_BYTES = 1 << 16
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
 """Statuses of a service that may be well again soon."""
 _DECLARED_TYPE = re.compile(rb"<!\s*(?:DOCTYPE|ENTITY)", re.IGNORECASE)
@@ -76,8 +75,14 @@ class Session:
         self.secrets: tuple[str, ...] = ()
         self._timeout_sec = timeout_sec
         self._max_bytes = max_bytes
+        self._clients: dict[bool, httpx.Client] = {}
         self._answers: list[bytes] = []
         self._failures: list[AnswerError] = []
+
+    def close(self) -> None:
+        """Close all connections."""
+        while self._clients:
+            self._clients.popitem()[1].close()
 
     def exchange(self, send: Callable[[], Any]) -> bytes:
         """Let a client send its request, and return the body of the answer.
@@ -158,16 +163,15 @@ class Session:
 
     def _exchange(self, request: httpx.Request, follow_redirects: bool) -> tuple[bytes, httpx.Headers]:
         started = time.monotonic()
-        # A proxy of the environment is for the world outside, not for this machine.
-        is_outside = not is_loopback(request.url.host)
-        limits = httpx.Timeout(self._timeout_sec)
+        client = self._client_for(request.url.host)
+        # A request made by itself does not take over the timeout of the client.
+        request.extensions = {"timeout": client.timeout.as_dict()}
         try:
-            with httpx.Client(timeout=limits, trust_env=is_outside, max_redirects=5) as client:
-                answer = client.send(request, stream=True, follow_redirects=follow_redirects)
-                try:
-                    body = self._read(answer, started)
-                finally:
-                    answer.close()
+            answer = client.send(request, stream=True, follow_redirects=follow_redirects)
+            try:
+                body = self._read(answer, started)
+            finally:
+                answer.close()
         except httpx.TimeoutException:
             raise AnswerError(f"no answer within {self._timeout_sec:g} sec") from None
         except (httpx.HTTPError, httpx.InvalidURL, OSError, UnicodeError) as error:
@@ -175,9 +179,21 @@ class Session:
         self._judge(answer, body)
         return body, answer.headers
 
+    def _client_for(self, host: str) -> httpx.Client:
+        """Return the client for a host; a proxy of the environment is for the world outside, not for this machine."""
+        is_outside = not is_loopback(host)
+        if is_outside not in self._clients:
+            self._clients[is_outside] = httpx.Client(
+                timeout=self._timeout_sec,
+                trust_env=is_outside,
+                max_redirects=5,
+                limits=httpx.Limits(max_keepalive_connections=0),
+            )
+        return self._clients[is_outside]
+
     def _read(self, answer: httpx.Response, started: float) -> bytes:
-        pieces, size = [], 0
-        for piece in answer.iter_bytes(_PIECE_BYTES):
+        pieces, size = [], 0  # taken as they come: gathering them first would let a trickle go on for ever
+        for piece in answer.iter_bytes():
             size += len(piece)
             if size > self._max_bytes:
                 raise AnswerError(f"the answer is larger than {self._max_bytes >> 20} MB", is_final=True)

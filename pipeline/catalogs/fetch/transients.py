@@ -8,7 +8,7 @@ import os
 import re
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -72,15 +72,24 @@ def request_list(service: Service, session: Session, key: str, marker: str) -> b
     return session.exchange(lambda: session.post(service.url, data={"api_key": key}, follow_redirects=False))
 
 
-def read_list(body: bytes, declaration: CatalogDeclaration, service: Service) -> pa.Table:
-    """Return the rows of the zipped list.
+def read_list(
+    body: bytes, declaration: CatalogDeclaration, service: Service, scrub: Callable[[str], str] = str
+) -> pa.Table:
+    """Return the rows of the zipped list; ``scrub`` takes secrets out of what an error quotes.
 
     Raises
     ------
     AnswerError
         It is no zip file of one table, too large, damaged, empty, or lacks a column.
     """
-    plain = _unzipped(body)
+    try:
+        return _rows(_unzipped(body), declaration, service)
+    except AnswerError as error:
+        error.args = (scrub(str(error)),)
+        raise
+
+
+def _rows(plain: bytes, declaration: CatalogDeclaration, service: Service) -> pa.Table:
     start = _start_of_table(plain, service)
     types = dict.fromkeys(service.asked, pa.string())
     convert = pa.csv.ConvertOptions(include_columns=service.asked, column_types=types, quoted_strings_can_be_null=True)
