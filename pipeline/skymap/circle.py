@@ -28,6 +28,10 @@ _JIT: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
 _LEVEL_STEP = 0.006
 """By how much the level may differ between a pixel's centre and a corner, at most."""
 _DENSITY_STEP = math.log(2.0)
+_LEAST_DEG = 1e-5
+"""Least radius: less is not much more than a cell of order 29."""
+_ABOVE_UNIFORM = 1e-6
+"""By which part a circle must hold more than a uniform sky: below, differences of its density lose their digits."""
 _TAIL = 1e-6
 """Probability outside which pixels need not follow the density."""
 
@@ -90,10 +94,10 @@ def fisher_skymap(
 
 def concentration(radius_deg: float, containment: float) -> float:
     """Return the ``kappa`` of the Fisher distribution that holds a probability within a radius; NaN if none does."""
-    if not (0.0 < radius_deg < 180.0 and 0.0 < containment < 1.0):
+    if not (_LEAST_DEG <= radius_deg < 180.0 and 0.0 < containment < 1.0):
         return math.nan
     height = 2.0 * math.sin(math.radians(radius_deg) / 2.0) ** 2
-    if containment <= 0.5 * height:
+    if containment <= 0.5 * height * (1.0 + _ABOVE_UNIFORM):
         return math.nan
     # The denominator is below 1, so that the probability of a plane's Gaussian bounds kappa from above.
     low, high = 0.0, -math.log1p(-containment) / height

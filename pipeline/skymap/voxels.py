@@ -29,9 +29,10 @@ _WIDE = 40.5
 """Logarithm of the ratio to the peak beyond which, at 9 sigma, all of a pixel is denser."""
 _NEGLIGIBLE = 1e-6
 """Probability of all pixels together that are left out of the table, and beyond its end."""
-_TOLERANCE = 5e-5
+_TOLERANCE = 3e-5
 """By how much a level in the table may differ from the straight line between its neighbours."""
 _STEP = 0.02
+_HEAVY = 1e-3
 _MOST_ROWS = 4096
 
 
@@ -67,7 +68,7 @@ def tabulate(density_per_deg2: Array, mass: Array, mu_mpc: Array, sigma_mpc: Arr
 
     Notes
     -----
-    The table's points are chosen so that straight lines between them are off by less than 1e-4. A row's whole
+    The table's points are chosen so that straight lines between them are off by about 1e-4 at most. A row's whole
     probability is what its distance function holds from 0 to infinity, and the sum of all is taken for 1.
     """
     with np.errstate(all="ignore"):
@@ -106,7 +107,9 @@ def _grid(columns: tuple[Array, ...], total: float) -> tuple[Array, Array]:
     reach = 1.0
     while reach < 1e6 and at(np.array([top - reach]))[0] < 1.0 - _NEGLIGIBLE:
         reach *= 1.5
-    points = top - np.linspace(0.0, reach, 33)[::-1]
+    # Where a heavy row sets in, the level has a kink, as of a square root, that must not lie between two points.
+    kinks = columns[0][columns[5] > _HEAVY * total]
+    points = np.union1d(top - np.linspace(0.0, reach, 33), kinks[kinks > top - reach])
     level = at(points)
     left = np.arange(len(points) - 1)  # intervals not yet known to be straight, by their left end
     while len(left) and len(points) + len(left) <= _MOST_ROWS:
