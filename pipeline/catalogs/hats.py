@@ -17,11 +17,12 @@ import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
 
 from pipeline.errors import CatalogError
-from pipeline.healpix import MAX_ORDER, ang2pix, merge_ranges, neighbours, order_for_radius
+from pipeline.healpix import MAX_ORDER, ang2pix, neighbours, order_for_radius
 from pipeline.xmatch import MatchIndex, Nearest, nearest
 
 PROPERTIES = ("hats.properties", "properties")
 COLLECTION = "collection.properties"
+_DEEPEST_OFFSETS = 8  # 6 MB, filled once a file
 _SMALL_TEXT = 16 << 20  # no properties or partition list is larger
 
 
@@ -176,11 +177,11 @@ def match_parquet(
     ra, dec = np.asarray(ra, dtype=np.float64), np.asarray(dec, dtype=np.float64)
     radius = np.broadcast_to(np.asarray(radius_arcsec, dtype=np.float64), ra.shape)
     cells = ang2pix(MAX_ORDER, ra, dec) if healpix_29 is None else np.asarray(healpix_29, dtype=np.int64)
-    search = _Search(ra, dec, radius, cells)
-    for order, pixel in catalog.tiles:
+    search = _Search(ra, dec, radius, cells, catalog)
+    for number, (order, pixel) in enumerate(catalog.tiles):
         for file in catalog.files_of(order, pixel):
             try:
-                search.visit(file, catalog, columns)
+                search.visit(number, file, columns)
             except (OSError, pa.ArrowException) as error:
                 raise CatalogError(f"HATS catalog is damaged: {error}", source=str(file)) from error
     return search.result(pa.schema([catalog.schema.field(name) for name in columns]))
@@ -195,8 +196,10 @@ class _Search:
         dec: NDArray[np.float64],
         radius_arcsec: NDArray[np.float64],
         cells: NDArray[np.int64],
+        catalog: HatsCatalog,
     ) -> None:
         self._ra, self._dec, self._radius, self._cells = ra, dec, radius_arcsec, cells
+        self._catalog, self._healpix = catalog, str(catalog.healpix)
         n = len(ra)
         self._row = np.full(n, -1, dtype=np.int64)
         self._separation = np.full(n, np.inf)
@@ -204,86 +207,96 @@ class _Search:
         self._slot = np.full(n, -1, dtype=np.int64)
         self._found: list[pa.Table] = []
         self._slots = self._rows_before = self._groups = self._groups_read = 0
-        self._plan()
+        self._near, self._shift, self._keys = self._plan()
 
-    def _plan(self) -> None:
-        """Sort (order-29 interval, alert) for every cell that a neighbour of the alert may lie in."""
+    def _plan(self) -> tuple[NDArray[np.int64], int, NDArray[np.int64]]:
+        """Return the cells that neighbours may lie in, sorted, their shift, and (tile, alert) as tile * n + alert."""
+        n, tiles = len(self._ra), self._catalog.tiles
         usable = np.flatnonzero((self._cells >= 0) & (self._radius >= 0.0))
         largest = float(self._radius[usable].max()) if len(usable) else 0.0
         order = order_for_radius(largest / 3600.0)
-        if order < 0:
-            self._intervals = np.array([[0, 12 << (2 * MAX_ORDER)]], dtype=np.int64)[: len(usable)]
-            self._starts, self._alerts, self._width = np.zeros(len(usable), np.int64), usable, 12 << (2 * MAX_ORDER)
-            return
+        if order < 0:  # anywhere on the sky
+            everything = (np.arange(len(tiles))[:, None] * n + usable).ravel()
+            return np.arange(12 if len(usable) else 0), 2 * MAX_ORDER, everything
         shift = 2 * (MAX_ORDER - order)
-        own, inverse = np.unique(self._cells[usable] >> shift, return_inverse=True)
-        block = np.concatenate([own[:, None], neighbours(order, own)], axis=1)[inverse]
-        alerts = np.repeat(usable, 9)[block.ravel() >= 0]
-        near = block.ravel()[block.ravel() >= 0]
-        turn = np.argsort(near, kind="stable")
-        self._starts, self._alerts, self._width = near[turn] << shift, alerts[turn], 1 << shift
-        distinct = np.unique(near)
-        self._intervals = merge_ranges(np.stack([distinct << shift, (distinct + 1) << shift], axis=1))
+        own = self._cells[usable] >> shift
+        near = np.concatenate([own[:, None], neighbours(order, own)], axis=1)
+        alerts = np.broadcast_to(usable[:, None], near.shape)[near >= 0]
+        near = near[near >= 0]
+        starts = np.array([pixel << (2 * (MAX_ORDER - deep)) for deep, pixel in tiles], dtype=np.int64)
+        stops = np.array([(pixel + 1) << (2 * (MAX_ORDER - deep)) for deep, pixel in tiles], dtype=np.int64)
+        first = np.searchsorted(stops, near << shift, side="right")
+        count = np.maximum(np.searchsorted(starts, (near + 1) << shift, side="left") - first, 0)
+        keys = np.repeat(first * n + alerts, count)
+        if count.size and count.max() > 1:  # a cell as large as several tiles
+            keys += n * (np.arange(len(keys)) - np.repeat(np.cumsum(count) - count, count))
+        keys.sort()
+        near.sort()
+        return near, shift, keys[np.diff(keys, prepend=-1) != 0]
 
-    def visit(self, file: Path, catalog: HatsCatalog, columns: Sequence[str]) -> None:
-        """Match with the rows of one file, reading only the row groups that can hold a neighbour."""
-        with pq.ParquetFile(file) as opened:
+    def visit(self, tile: int, file: Path, columns: Sequence[str]) -> None:
+        """Match with the rows of one file of a tile, reading only row groups that can hold a neighbour."""
+        n = len(self._ra)
+        low, high = np.searchsorted(self._keys, [tile * n, (tile + 1) * n])
+        alerts = self._keys[low:high] - tile * n
+        with pq.ParquetFile(file, memory_map=True) as opened:
             metadata = opened.metadata
-            first_row, self._rows_before = self._rows_before, self._rows_before + metadata.num_rows
-            wanted = self._wanted(metadata, str(catalog.healpix))
-            self._groups += metadata.num_row_groups
-            self._groups_read += len(wanted)
+            sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+            begins = self._rows_before + np.cumsum([0, *sizes])
+            self._rows_before = int(begins[-1])
+            self._groups += len(sizes)
+            wanted = self._wanted(metadata) if len(alerts) else np.empty(0, dtype=np.int64)
             if not len(wanted):
                 return
-            names = list(dict.fromkeys([str(catalog.healpix), catalog.ra, catalog.dec, *columns]))
-            table = opened.read_row_groups(wanted.tolist(), columns=names, use_threads=False)
-        sizes = np.array([metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)])
-        begins = np.concatenate([[0], np.cumsum(sizes)])
-        rows = np.concatenate([np.arange(begins[number], begins[number + 1]) for number in wanted]) + first_row
-        self._match(table, rows, catalog, columns)
+            self._groups_read += len(wanted)
+            names = [self._healpix, self._catalog.ra, self._catalog.dec]
+            positions = opened.read_row_groups(wanted.tolist(), columns=names, use_threads=False).select(names)
+            rows = np.concatenate([np.arange(begins[group], begins[group + 1]) for group in wanted])
+            alerts, rows = self._match(alerts, positions, rows)
+            if columns and len(rows):
+                self._found.append(_read_rows(opened, rows, begins, columns))
+        self._slot[alerts] = self._slots + np.arange(len(alerts))
+        self._slots += len(alerts)
 
-    def _wanted(self, metadata: pq.FileMetaData, name: str) -> NDArray[np.int64]:
+    def _wanted(self, metadata: pq.FileMetaData) -> NDArray[np.int64]:
         """Return the row groups whose cells meet those of the alerts."""
-        number = next(k for k in range(metadata.num_columns) if metadata.schema.column(k).path == name)
+        number = next(k for k in range(metadata.num_columns) if metadata.schema.column(k).path == self._healpix)
         ends = np.empty((metadata.num_row_groups, 2), dtype=np.int64)
         for group in range(metadata.num_row_groups):
             statistics = metadata.row_group(group).column(number).statistics
             known = statistics is not None and statistics.has_min_max
             ends[group] = (statistics.min, statistics.max) if known else (0, (12 << (2 * MAX_ORDER)) - 1)
-        after = np.searchsorted(self._intervals[:, 1], ends[:, 0], side="right")
-        padded = np.append(self._intervals[:, 0], np.iinfo(np.int64).max)
-        return np.flatnonzero(padded[after] <= ends[:, 1])
+        ends >>= self._shift
+        first = np.searchsorted(self._near, ends[:, 0], side="left")
+        return np.flatnonzero(first < np.searchsorted(self._near, ends[:, 1], side="right"))
 
-    def _match(self, table: pa.Table, rows: NDArray[np.int64], catalog: HatsCatalog, columns: Sequence[str]) -> None:
-        cells = table.column(str(catalog.healpix)).to_numpy()
-        low = np.searchsorted(self._starts, cells.min() - self._width, side="right")
-        high = np.searchsorted(self._starts, cells.max(), side="right")
-        alerts = np.unique(self._alerts[low:high])
-        if not len(alerts):
-            return
-        turn = None if (cells[1:] >= cells[:-1]).all() else np.argsort(cells, kind="stable")
-        ra, dec = _floats(table, catalog.ra), _floats(table, catalog.dec)
-        if turn is not None:
+    def _match(
+        self, alerts: NDArray[np.int64], positions: pa.Table, rows: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the alerts that have a nearer source among these rows than before, and that source's row."""
+        cells = np.asarray(positions.column(0).to_numpy(), dtype=np.int64)
+        ra, dec = (np.asarray(positions.column(k).to_numpy(), dtype=np.float64) for k in (1, 2))
+        if not (cells[1:] >= cells[:-1]).all():
+            turn = np.argsort(cells, kind="stable")
             cells, ra, dec, rows = cells[turn], ra[turn], dec[turn], rows[turn]
         if len(ra) and not (np.nanmin(ra) >= 0.0 and np.nanmax(ra) < 360.0):
             ra = np.remainder(ra, 360.0)
-        offsets = np.searchsorted(cells, np.arange(13, dtype=np.int64) << (2 * MAX_ORDER)).astype(np.int64)
-        index = MatchIndex(cells, ra, dec, offsets, 0)
         found = nearest(
-            self._ra[alerts], self._dec[alerts], self._radius[alerts], index, healpix_29=self._cells[alerts]
+            self._ra[alerts],
+            self._dec[alerts],
+            self._radius[alerts],
+            _index(cells, ra, dec),
+            healpix_29=self._cells[alerts],
         )
         has = found.row >= 0
-        alerts, at, separation = alerts[has], found.row[has], found.separation_arcsec[has]
+        alerts, row, separation = alerts[has], rows[found.row[has]], found.separation_arcsec[has]
         self._count[alerts] += found.n_neighbours[has]
         better = (separation < self._separation[alerts]) | (
-            (separation == self._separation[alerts]) & (rows[at] < self._row[alerts])
+            (separation == self._separation[alerts]) & (row < self._row[alerts])
         )
-        alerts, at = alerts[better], at[better]
-        self._separation[alerts], self._row[alerts] = separation[better], rows[at]
-        self._slot[alerts] = self._slots + np.arange(len(alerts))
-        self._slots += len(alerts)
-        if columns:
-            self._found.append(table.select(list(columns)).take(pa.array(at if turn is None else turn[at])))
+        alerts, row = alerts[better], row[better]
+        self._separation[alerts], self._row[alerts] = separation[better], row
+        return alerts, row
 
     def result(self, schema: pa.Schema) -> HatsMatches:
         """Return what was found."""
@@ -294,8 +307,30 @@ class _Search:
         return HatsMatches(Nearest(self._row, separation, self._count), taken, self._groups_read, self._groups)
 
 
-def _floats(table: pa.Table, name: str) -> NDArray[np.float64]:
-    return np.asarray(table.column(name).to_numpy(), dtype=np.float64)
+def _index(cells: NDArray[np.int64], ra: NDArray[np.float64], dec: NDArray[np.float64]) -> MatchIndex:
+    """Return the match index of rows that lie together on a small part of the sky."""
+    low, high = (int(cells[0]), int(cells[-1])) if len(cells) else (0, 0)
+    span = max(1, (high - low).bit_length())
+    order = min(_DEEPEST_OFFSETS, max(0, MAX_ORDER - (span - max(0, len(cells).bit_length() - 4)) // 2))
+    shift = 2 * (MAX_ORDER - order)
+    offsets = np.full((12 << (2 * order)) + 1, len(cells), dtype=np.int64)
+    edges = np.arange(low >> shift, (high >> shift) + 1, dtype=np.int64)
+    offsets[: low >> shift] = 0
+    offsets[edges] = np.searchsorted(cells, edges << shift)
+    return MatchIndex(cells, ra, dec, offsets, order)
+
+
+def _read_rows(
+    opened: pq.ParquetFile, rows: NDArray[np.int64], begins: NDArray[np.int64], columns: Sequence[str]
+) -> pa.Table:
+    """Return columns of some rows of a file; ``begins`` tells where its row groups start."""
+    group = np.searchsorted(begins, rows, side="right") - 1
+    used = np.flatnonzero(np.bincount(group))
+    table = opened.read_row_groups(used.tolist(), columns=list(columns), use_threads=False).select(list(columns))
+    sizes = np.diff(begins)[used]
+    ahead = np.zeros(len(begins), dtype=np.int64)
+    ahead[used] = begins[used] - (np.cumsum(sizes) - sizes)
+    return table.take(pa.array(rows - ahead[group]))
 
 
 def _properties(file: Path) -> dict[str, str]:
