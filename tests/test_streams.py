@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from xmatch_oracle import brute_force
 
 from pipeline import healpix
 from pipeline.archive import Archive, open_archive
+from pipeline.archive.pruning import Part
 from pipeline.errors import InputError
 from pipeline.store.root import open_root
 from pipeline.streams import Stream, Targets, match_streams, match_table, read_targets, reading
@@ -339,3 +341,32 @@ def test_absent_damaged_and_too_long_tables(tmp_path: Path, monkeypatch: pytest.
     for name in ("t.parquet", "t.csv"):
         with pytest.raises(InputError, match="has 3 rows, at most 2"):
             read_targets(tmp_path / name, radius_arcsec=1.0)
+
+
+@pytest.mark.parametrize("radius_arcsec", [1.0, 60.0, 1900.0, reading.RING_ARCSEC])
+def test_no_part_within_the_radius_is_left_out(radius_arcsec: float) -> None:
+    """Rows beside the edges and corners of the ledgers' cells, alerts at the radius in any direction."""
+    rng = np.random.default_rng(3)
+    corners = rng.integers(0, 12 << 12, 2000) << 46
+    ra, dec = healpix.pix2ang(29, corners)
+    angle, reach = rng.uniform(0, 2 * np.pi, 2000), np.radians(radius_arcsec / 3600)
+    other_dec = np.degrees(
+        np.arcsin(
+            np.clip(
+                np.sin(np.radians(dec)) * np.cos(reach) + np.cos(np.radians(dec)) * np.sin(reach) * np.cos(angle), -1, 1
+            )
+        )
+    )
+    across = np.sin(angle) * np.sin(reach) * np.cos(np.radians(dec))
+    along = np.cos(reach) - np.sin(np.radians(dec)) * np.sin(np.radians(other_dec))
+    other_ra = ra + np.degrees(np.arctan2(across, along))
+    cells, others = healpix.ang2pix(6, ra, dec), healpix.ang2pix(6, other_ra, other_dec)
+    for cell, other in zip(cells, others, strict=True):
+        sky = reading.sky_around(np.array([cell]), radius_arcsec)
+        assert sky is not None and sky[other] and sky.sum() <= 9
+    assert (cells != others).mean() > 0.4
+    assert reading.sky_around(cells[:1], reading.RING_ARCSEC * 1.01) is None
+    part = Part("ztf", 20181129, "p", 10, {}, cells=(int(others[0]),))
+    assert reading.touching([part], reading.sky_around(cells[:1], radius_arcsec)) == (part,)
+    assert reading.touching([replace(part, rows=0), replace(part, cells=())], sky) == ()
+    assert reading.touching([replace(part, cells=None)], sky) == (replace(part, cells=None),)
