@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime
 import json
+import re
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,12 +19,13 @@ from services.sky import make_alerts, make_sky, separation_arcsec
 from pipeline import healpix
 from pipeline.catalogs import get_declaration, load_declarations, open_catalog
 from pipeline.catalogs.fetch import Politeness, check_service, fetch
+from pipeline.catalogs.fetch import service as services
 from pipeline.catalogs.fetch.cells import Discs, cell_radius_arcsec, discs_of, smaller_discs, wanted_cells
 from pipeline.catalogs.fetch.requests import adql
 from pipeline.catalogs.fetch.snapshot import snapshot_of
 from pipeline.errors import CatalogError, InputError, ServiceError
 from pipeline.stages import xmatch as stage
-from pipeline.xmatch import CatalogColumn, CatalogDeclaration, HostColumns, Motion
+from pipeline.xmatch import CatalogColumn, CatalogDeclaration, HostColumns, Motion, parse_declaration
 
 TODAY = datetime.date(2026, 11, 22)
 KINDS = ["xmatch", "tap", "vizier", "simbad", "gaia"]
@@ -445,3 +448,31 @@ def test_the_service_of_every_shipped_catalog_is_right(name: str) -> None:
     service = check_service(get_declaration(name))
     assert service.reach_arcsec <= (180.0 if service.kind == "xmatch" else 3600.0)
     assert service.url.startswith("http")
+
+
+def examples() -> list[str]:
+    """The declarations that the documentation shows, one a kind."""
+    text = (Path(__file__).parents[1] / "docs" / "catalog_services.md").read_text()
+    return re.findall(r"^```toml\n(.*?)^```$", text, re.M | re.S)
+
+
+@pytest.mark.parametrize("text", examples(), ids=lambda text: tomllib.loads(text)["service"]["kind"])
+def test_the_examples_of_the_documentation_ask_their_service(text: str, tmp_path: Path) -> None:
+    declaration = parse_declaration(tomllib.loads(text), "docs")
+    service = check_service(declaration)
+    if service.kind == "tns":
+        return
+    served = make_sky()
+    rename = {name: name for name in ("otype", "mag")} | {service.ra: "ra", service.dec: "dec"}
+    rename |= {theirs: "otype" for theirs, _ in service.columns if theirs not in rename}
+    columns = {name: served.columns[source] for name, source in {**rename, "ra": "ra", "dec": "dec"}.items()}
+    numbers = [item.source for item in declaration.columns if item.type != "string"] + ["pmra", "pmdec"]
+    columns |= dict.fromkeys(numbers, served.columns["mag"])
+    served = replace(served, columns=columns, units={})
+    with CatalogServer(served) as server:
+        done = run(server, service.kind, tmp_path, declaration, healpix_29=ALERTS[2][:5])
+    assert done.is_complete and done.rows > 5
+
+
+def test_there_is_an_example_of_every_kind() -> None:
+    assert sorted(tomllib.loads(text)["service"]["kind"] for text in examples()) == sorted(services.KINDS)

@@ -179,7 +179,10 @@ def parse(request: Request) -> tuple[list[str], list[tuple[float, float]], float
         pairs = dict(line.split("=", 1) for line in script.splitlines() if line[:1] == "-" and "<<" not in line)
         listed = script.split("-c=<<====AstroqueryList\n")[1].split("\n====AstroqueryList")[0].splitlines()
         discs = [tuple(map(float, re.fullmatch(r"([\d.]+)([+-][\d.]+)", text).groups())) for text in listed]
-        return pairs["-out"].split(","), discs, float(pairs["-c.rs"]), int(pairs["-out.max"])
+        names = [
+            name for key in ("-out", "-out.add") for name in pairs.get(key, "").split(",") if name not in ("", "_q")
+        ]
+        return names, discs, float(pairs["-c.rs"]), int(pairs["-out.max"])
     fields = request.fields
     assert fields["REQUEST"] == "doQuery" and fields["LANG"] == "ADQL", fields
     query = fields["QUERY"]
