@@ -40,7 +40,8 @@ def build(
 ) -> Catalog:
     """Build a catalog and return it opened.
 
-    Positions are held in memory (40 bytes a row); columns pass through files, a quarter of a million rows at a time.
+    Positions are held in memory (about 100 bytes a row while they are sorted); columns pass through files, a quarter of
+    a million rows at a time.
 
     Parameters
     ----------
