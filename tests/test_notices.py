@@ -6,6 +6,7 @@ import base64
 import gzip
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -322,6 +323,7 @@ def test_an_event_goes_through_json_and_comes_back() -> None:
     told = json.loads(json.dumps(event.as_dict()))
     back = event_from_dict(told, {told["skymap_sha256"]: event.skymap_fits})
     assert back == event and back.digest == event.digest
+    assert replace(event, version=7).digest == event.digest != replace(event, far_hz=1.0).digest
     circle = parse_notice(voevent())
     assert event_from_dict(json.loads(json.dumps(circle.as_dict())), {}) == circle
 
