@@ -162,6 +162,6 @@ def select(
     out = np.full(p.shape, None, dtype=object)
     gold = gold_limit(false_per_year)
     out[candidate & (level <= bronze_level)] = BRONZE
-    out[candidate & (p <= silver_limit)] = SILVER
+    out[candidate & (p <= np.asarray(silver_limit, dtype=np.float64))] = SILVER
     out[candidate & (p <= gold)] = GOLD
     return out
