@@ -29,7 +29,7 @@ OPTIONAL_TOP_LEVEL = {"prefect.yaml", ".gitattributes", ".editorconfig"}
 
 MODULES = {
     **{"light-curve": "light_curve", "zlib-ng": "zlib_ng", "xgboost-cpu": "xgboost", "lsst-alert-packet": "lsst"},
-    "ligo.skymap": "ligo",
+    "ligo-skymap": "ligo",
 }
 """Distributions whose module has another name."""
 
