@@ -167,7 +167,11 @@ def test_motion_and_host_classes(tmp_path: Path) -> None:
     assert pickle.loads(pickle.dumps(catalog)).classes("host") is not None
     with pytest.raises(ValueError, match="is not one of"):
         catalog.classes("colour")
-    # Motion and hosts decide matches, so they are in the digest.
+    # Motion and hosts decide matches, so they are in the digest: what is declared, and every value.
+    faster = pq.read_table(tmp_path / "moving.parquet")
+    faster = faster.set_column(faster.column_names.index("pmRA"), "pmRA", pa.array(np.append(speed[:-1], 7.0)))
+    pq.write_table(faster, tmp_path / "faster.parquet")
+    assert catalogs.build(declaration, tmp_path / "faster.parquet", tmp_path / "faster").digest != catalog.digest
     plain = declare(column=columns)
     digests = {catalogs.build(plain, tmp_path / "moving.parquet", tmp_path / "moving").digest, catalog.digest}
     assert len(digests) == 2

@@ -132,10 +132,11 @@ def test_plain_options_that_do_not_fit(tmp_path: Path) -> None:
     assert not (tmp_path / "built").exists()
 
 
-def test_a_votable_with_entities_is_not_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ['<!DOCTYPE VOTABLE [<!ENTITY a "b">]>', '<!doctype VOTABLE SYSTEM "x.dtd">'])
+def test_a_votable_with_a_document_type_is_not_read(kind: str, tmp_path: Path) -> None:
     file = write_votable(tmp_path)
     text = file.read_text()
-    file.write_text(text.replace("<VOTABLE", '<!DOCTYPE VOTABLE [<!ENTITY a "b">]>\n<VOTABLE', 1))
+    file.write_text(text.replace("<VOTABLE", f"{kind}\n<VOTABLE", 1))
     for call in (
         lambda: catalogs.declare_table("mine", file, "RA", "DE", 2.0),
         lambda: catalogs.build(declare(), file, tmp_path / "stars"),
