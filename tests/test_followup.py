@@ -150,6 +150,24 @@ def test_an_alert_seven_years_before_the_event_counts_and_only_cells_of_the_obje
     assert [row["has_prior_activity"] for row in rows] == [True, False]
 
 
+def test_each_event_has_its_own_past(tmp_path: Path) -> None:
+    """Two events at one place: an alert between them is before one of them alone, and settles nothing for the other."""
+    one = make_map("e2016", 3_000, np.random.default_rng(2), t0=sky.start_of(20160601))
+    two = make_skymap("e2018", sky.start_of(20180601), one.start, one.stop, one.density_per_deg2)
+    ra, dec = healpix.pix2ang(29, one.start[one.density_per_deg2 > 0][:1] + 9)
+    nights = {}
+    for number, (night, keys) in enumerate({20150101: "a", 20170101: "ab", 20190101: "abc"}.items()):
+        ids, mjd = 10 * number + np.arange(len(keys)), np.full(len(keys), sky.start_of(night) + 0.3)
+        nights[night] = [sky.alerts_table(ids, list(keys), ra.repeat(len(keys)), dec.repeat(len(keys)), mjd)]
+    root = sky.write_archive(tmp_path, nights)
+    rows = search(Archive(root), [one, two], 20190101, 20190101, credible_level=1.0).to_pylist()
+    told = {(row["event"], row["object_key"]): row["has_prior_alert"] for row in rows}
+    assert told == {
+        **{("e2016", "a"): True, ("e2016", "b"): False, ("e2016", "c"): False},
+        **{("e2018", "a"): True, ("e2018", "b"): True, ("e2018", "c"): False},
+    }
+
+
 def test_nights_without_the_release_are_looked_at_for_earlier_alerts(tmp_path: Path) -> None:
     skymap = make_map("gw", 3_000, np.random.default_rng(2))
     ra, dec = healpix.pix2ang(29, skymap.start[skymap.density_per_deg2 > 0][:1] + 9)
