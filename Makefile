@@ -15,7 +15,7 @@ export OPENBLAS_NUM_THREADS := 1
 export MKL_NUM_THREADS := 1
 unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME
 
-.PHONY: help setup run test check bench bench-decode interop docs chaos fuzz lock clean
+.PHONY: help setup run test check bench bench-decode bench-sky interop docs chaos fuzz lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 21
@@ -62,6 +62,10 @@ bench: $(KERNELS)  ## measure: alerts per second, memory, stage by stage
 
 bench-decode: $(KERNELS)  ## measure decoding alone, beside other libraries and the limits of the machine
 	$(BIN)/python -m pytest -m bench -s tests/bench/test_decode.py tests/bench/test_decode_task.py
+
+bench-sky: $(KERNELS)  ## measure cross-match, sky maps and significance beside other libraries
+	$(BIN)/python -m pytest -m bench -s tests/bench/test_xmatch.py tests/bench/test_catalog_match.py \
+	  tests/bench/test_skymap_speed.py tests/bench/test_followup_speed.py tests/bench/test_scrambles.py
 
 chaos: $(KERNELS)  ## kill runs at random moments, and see the same bytes
 	$(BIN)/python -m pytest -m chaos -s
