@@ -207,3 +207,18 @@ def test_a_damaged_table_is_told_in_one_line(tmp_path: Path, name: str, content:
     with pytest.raises(InputError, match=told) as caught:
         read_table(tmp_path / name)
     assert "\n" not in str(caught.value)
+
+
+def test_csv_keeps_every_digit_of_ids_beyond_the_signed(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("id,flux,ra,dec\n9007199254740993,1e30,1,2\n18446744073709551615,2.5,,2\n")
+    table = read_table(tmp_path / "t.csv")
+    assert table["id"].to_pylist() == [2**53 + 1, 2**64 - 1]
+    assert table["flux"].to_pylist() == [1e30, 2.5]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_two_columns_of_one_name_are_told(tmp_path: Path, suffix: str) -> None:
+    table = pa.Table.from_arrays([pa.array([1.0])] * 3, names=["x", "x", "dec"])
+    write_table(table, tmp_path / f"t{suffix}")
+    with pytest.raises(InputError, match="two columns x"):
+        read_table(tmp_path / f"t{suffix}")

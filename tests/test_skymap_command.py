@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import io
 import json
 import os
@@ -321,6 +322,31 @@ def test_the_answer_is_the_same_bytes_again(story: Path, small_map: Path, tmp_pa
         assert (tmp_path / f"a.{suffix}").read_bytes() == (tmp_path / f"b.{suffix}").read_bytes()
 
 
+NOTICE = """<VOEvent ivorn="ivo://x/Fermi#GBM_Flt_Pos_1" role="observation">
+<Who><Date>2017-08-17T12:42:00</Date></Who><What><Param name="TrigID" value="7"/></What>
+<WhereWhen><ObsDataLocation><ObservationLocation><AstroCoords>
+<Time><TimeInstant><ISOTime>2017-08-17T12:41:06</ISOTime></TimeInstant></Time>
+<Position2D><Value2><C1>197.4</C1><C2>-23.4</C2></Value2><Error2Radius>3</Error2Radius></Position2D>
+</AstroCoords></ObservationLocation></ObsDataLocation></WhereWhen></VOEvent>"""
+
+
+def test_a_notice_is_known_by_its_bytes_and_its_name_is_made_safe(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("ra,dec\n197.4,-23.4\n")
+    (tmp_path / "note.txt").write_text("\n" + NOTICE)
+    (tmp_path / "note.txt.gz").write_bytes(gzip.compress(NOTICE.encode()))
+    table = ("--positions", "t.csv", "--plot", "p.png")
+    for given, named in (("note.txt", "gbm7"), ("note.txt.gz", "gbm7"), ("Q 1/../x=./note.txt", "q_1_x")):
+        assert [item["event"] for item in search(given, *table)["events"]] == [named]
+    search("A/../b=note.txt", "C=note.txt.gz", *table)
+    assert {item.name for item in tmp_path.glob("p-*")} == {"p-a_b.png", "p-c.png"}
+
+
+def test_nights_before_a_table_do_not_matter(small_map: Path, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("ra,dec\n197.45035,-23.38148\n")
+    told = search(small_map, 20170810, 20170901, "--positions", "t.csv")
+    assert told == search(small_map, "--positions", "t.csv")
+
+
 BAD = {
     "S1 20170810 20170901": "S1 is neither a file nor an event",
     "MAP 20170902 20170901": "20170902 is after 20170901",
@@ -343,6 +369,7 @@ BAD = {
     "MAP --positions wrong.csv": "the table has no column dec",
     "MAP --positions none.csv": "table none.csv does not exist",
     "MAP 20170810 --positions wrong.csv": "20170810 is neither a file nor an event",
+    "=note.xml 20170810 20170901": "=note.xml names no event",
     "MAP --positions wrong.csv --host": "--host is for a search",
 }
 
@@ -351,6 +378,7 @@ BAD = {
 def test_bad_input_is_one_clear_line(story: Path, small_map: Path, tmp_path: Path, given: str) -> None:
     (tmp_path / "damaged.fits").write_bytes(small_map.read_bytes()[:6_000])
     (tmp_path / "wrong.csv").write_text("ra,decl\n1,2\n")
+    (tmp_path / "note.xml").write_text(NOTICE)
     (tmp_path / "empty").mkdir()
     before = sorted(item.name for item in tmp_path.iterdir())
     arguments = [str(small_map) if word == "MAP" else word for word in given.split()]

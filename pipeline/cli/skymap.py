@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 @click.option("--luminosity", is_flag=True, help="Add luminosities at the host's distance.")
 @click.option("--significance", is_flag=True, help="Add chance-coincidence probabilities: bronze, silver, gold.")
 @click.option("--out", metavar="FILE", help="Write the rows: .parquet, .csv, .vot or .fits.")
-@click.option("--positions", metavar="TABLE", help="Look the rows of this table up instead; no nights are given.")
+@click.option("--positions", metavar="TABLE", help="Look the rows of this table up instead; nights do not matter.")
 @click.option("--plot", metavar="FILE", help="Write the figure, .png; of several maps one each.")
 @click.option("--moc", metavar="FILE", help="Write the region, .fits or .json; of several maps one each.")
 @json_option
@@ -76,6 +76,19 @@ def _targets(options: dict[str, Any]) -> dict[str, Path]:
 
 
 # ------------------------------------------------------------------------------------------------ positions
+def _without_nights(given: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the maps: a table has no nights, but those of a search may stay where they stood."""
+    from pipeline.errors import InputError
+    from pipeline.paths import parse_night
+
+    *named, start, stop = ("", "", *given)
+    try:
+        are_nights = all(parse_night(item) and not Path(item).is_file() for item in (start, stop))
+    except InputError:
+        return given
+    return tuple(named[2:]) if are_nights and len(given) > 2 else given
+
+
 def _look_up(given: tuple[str, ...], settings: Config, options: dict[str, Any], targets: dict[str, Path]) -> None:
     from pipeline import paths
     from pipeline.errors import InputError
@@ -91,7 +104,7 @@ def _look_up(given: tuple[str, ...], settings: Config, options: dict[str, Any], 
     if unused:
         raise InputError(f"--{unused[0].rstrip('s')} is for a search of nights", mend="leave it out with --positions")
     table = read_table(options["positions"])
-    maps = [open_map(item, root) for item in given]
+    maps = [open_map(item, root) for item in _without_nights(given)]
     added = positions(table, maps, source=options["positions"])
     if "out" in targets:
         write_table(added, targets["out"])

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
@@ -171,10 +172,11 @@ def read_table(path: str | Path) -> pa.Table:
         if file.stat().st_size > _MOST_BYTES:
             raise InputError(f"table {path} has more than {_MOST_BYTES >> 30} GiB", mend="split it")
         if suffix in (".parquet", ".pq"):
-            return pq.ParquetFile(file).read()
-        if suffix == ".csv":
-            return pa.csv.read_csv(file)
-        return _from_astropy(file, is_fits=suffix.startswith(".fit"))
+            table = pq.ParquetFile(file).read()
+        elif suffix == ".csv":
+            table = _from_csv(file)
+        else:
+            table = _from_astropy(file, is_fits=suffix.startswith(".fit"))
     except FileNotFoundError:
         raise InputError(f"table {path} does not exist") from None
     except InputError:
@@ -185,6 +187,26 @@ def read_table(path: str | Path) -> pa.Table:
         raise InputError(
             f"table cannot be read: {told[0] if told else type(error).__name__}", source=str(path)
         ) from error
+    twice = [item for item in table.column_names if table.column_names.count(item) > 1]
+    if twice:
+        raise InputError(f"the table has two columns {twice[0]}", source=str(path), mend="rename one")
+    return table
+
+
+def _from_csv(file: Path) -> pa.Table:
+    """Read CSV; a column of whole numbers beyond 2^63 is not taken for one of floats, which would round every id."""
+    table = pa.csv.read_csv(file)
+    floats = [item.name for item in table.schema if pa.types.is_floating(item.type)]
+    large = [name for name in floats if (pc.max(table.column(name)).as_py() or 0.0) >= 2.0**63]
+    for name in large:
+        try:
+            whole = pa.csv.read_csv(
+                file, convert_options=pa.csv.ConvertOptions(include_columns=[name], column_types={name: pa.uint64()})
+            )
+        except pa.ArrowInvalid:
+            continue
+        table = table.set_column(table.column_names.index(name), name, whole.column(name))
+    return table
 
 
 def _from_astropy(file: Path, *, is_fits: bool) -> pa.Table:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import zlib
 from pathlib import Path
 
 from pipeline.errors import CatalogError
-from pipeline.skymap import SkyMap, fisher_skymap, parse_skymap
+from pipeline.skymap import SkyMap, event_name, fisher_skymap, parse_skymap
 from pipeline.skymap.notices import Event, parse_notice
 from pipeline.skymaps import find_skymap
 from pipeline.store.root import Root
 
-_GZIP, _FITS = b"\x1f\x8b", b"SIMPLE"
+_GZIP, _AVRO = b"\x1f\x8b", b"Obj\x01"
+_HEAD_BYTES = 4096
 _NOTICE_ENDS = (".json", ".xml", ".avro", ".json.gz", ".xml.gz", ".avro.gz", ".voe")
 _MOST_BYTES = 96 << 20
 
@@ -33,10 +35,11 @@ def open_map(given: str, root: Root | None = None) -> SkyMap:
         It is none of these, is damaged, was retracted, or says nowhere where the event was.
     """
     name, is_pair, path = given.partition("=")
-    file = Path(given) if Path(given).is_file() or not is_pair else Path(path)
+    is_named = is_pair and not Path(given).is_file()
+    file = Path(path) if is_named else Path(given)
     if file.is_file() and _is_notice(file):
         skymap = map_of_notice(_notice(file))
-        return dataclasses.replace(skymap, event=name) if is_pair and str(file) == path else skymap
+        return _renamed(skymap, name, given) if is_named else skymap
     return find_skymap(given, root)
 
 
@@ -68,12 +71,25 @@ def map_of_notice(event: Event) -> SkyMap:
     )
 
 
+def _renamed(skymap: SkyMap, name: str, given: str) -> SkyMap:
+    """Return the map under the name that a user gives to its event, as it stands in columns and file names."""
+    event = event_name(name)
+    if not event:
+        raise CatalogError(f"{given} names no event before the =", mend="give EVENT=FILE")
+    return dataclasses.replace(skymap, event=event)
+
+
 def _is_notice(file: Path) -> bool:
     if file.name.lower().endswith(_NOTICE_ENDS):
         return True
     with file.open("rb") as opened:
-        head = opened.read(6)
-    return not head.startswith(_GZIP) and head != _FITS and head[:1] in (b"{", b"[", b"<")
+        head = opened.read(_HEAD_BYTES)
+    if head.startswith(_GZIP):
+        try:
+            head = zlib.decompressobj(wbits=31).decompress(head, 16)
+        except zlib.error:
+            return False
+    return head.lstrip()[:1] in (b"{", b"[", b"<") or head.startswith(_AVRO)
 
 
 def _notice(file: Path) -> Event:
