@@ -157,12 +157,26 @@ def test_all_catalogs_in_one_pass(catalog: catalogs.Catalog, declaration: Catalo
     other = catalogs.build(declaration, tmp_path / "b.parquet", tmp_path / "b", covered=covered)
     rng = np.random.default_rng(3)
     table = alerts_at(rng.normal(10.0, 3, 300) % 360, rng.normal(0, 3, 300))
-    tables = stage.match_all(table, [catalog, other])
-    assert len(tables) == 2
+    shared = stage.OnePass()
+    tables = [stage.match(table, single, declaration, shared) for single in (catalog, other)]
     for made, single in zip(tables, (catalog, other), strict=True):
         assert made.equals(stage.match(table, single, declaration))
     assert 0 < tables[1]["xm_gal_n_neighbours"].null_count < 300
-    assert stage.match_all(table, []) == []
+
+
+def test_one_pass_tells_tables_apart_and_prepares_each_once() -> None:
+    table = alerts_at(np.array([10.0, 20.0, 30.0]), np.zeros(3))
+    shared = stage.OnePass()
+    first = shared.positions(table)
+    assert shared.positions(table.select(["ra", "dec", "healpix_29"])) is first
+    assert shared.positions(table.slice(1)).ra.tolist() == [20.0, 30.0]
+    assert shared.positions(table.slice(0, 2)).ra.tolist() == [10.0, 20.0]
+    for start in (40.0, 50.0, 60.0):  # a table that is gone may leave its memory to the next
+        other = alerts_at(np.array([start, 1.0, 2.0]), np.zeros(3))
+        assert shared.positions(other).ra[0] == start
+        del other
+    chunked = pa.concat_tables([table, table])
+    assert len(shared.positions(chunked)) == 6
 
 
 @pytest.fixture
@@ -206,7 +220,7 @@ def test_moving_sources_are_matched_at_the_alerts_time(moving: catalogs.Catalog)
     assert out["xm_stars_separation_arcsec"].to_pylist()[3:] == [0.0, 0.0]
     parts = [stage.match(alerts.slice(start, 2), moving, declaration) for start in (0, 2, 4)]
     assert pa.concat_tables(parts).combine_chunks().equals(out.combine_chunks())
-    assert stage.match_all(alerts, [moving])[0].equals(out)
+    assert stage.match(alerts, moving, declaration, stage.OnePass()).equals(out)
     assert stage.match(alerts.slice(0, 0), moving, declaration).num_rows == 0
 
 

@@ -50,7 +50,8 @@ def describe(recipe: Recipe, definitions: Mapping[str, str]) -> dict[str, Any]:
 def bound_groups(recipe: Recipe) -> tuple[Group, ...]:
     """Return the recipe's column groups in the order they run; opened once in each process."""
     catalogs = [_opened(path, digest) for _, path, digest in recipe.catalogs]
-    groups = [_catalog_group(catalog) for catalog in catalogs]
+    shared = xmatch_stage.OnePass()
+    groups = [_catalog_group(catalog, shared) for catalog in catalogs]
     hosts = [catalog for catalog in catalogs if catalog.declaration.host is not None]
     if hosts:
         groups.append(host.group(hosts))
@@ -79,11 +80,11 @@ def _opened(path: str, digest: str) -> Catalog:
     return catalog
 
 
-def _catalog_group(catalog: Catalog) -> Group:
+def _catalog_group(catalog: Catalog, shared: xmatch_stage.OnePass) -> Group:
     declaration = catalog.declaration
 
     def run(alerts: pa.Table) -> pa.Table:
-        return xmatch_stage.match(alerts, catalog, declaration)
+        return xmatch_stage.match(alerts, catalog, declaration, shared)
 
     produces = tuple(xmatch_stage.produces(declaration))
     requires = xmatch_stage.requires(declaration)

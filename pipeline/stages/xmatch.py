@@ -58,7 +58,33 @@ def produces(declaration: CatalogDeclaration) -> list[pa.Field]:
     return declaration.fields()
 
 
-def match(alerts: pa.Table, catalog: MatchableCatalog, declaration: CatalogDeclaration) -> pa.Table:
+class OnePass:
+    """Prepares the positions of a table once for all catalogs that it is matched with, one after the other."""
+
+    def __init__(self) -> None:
+        self._last: tuple[list[pa.Array], Positions] | None = None
+
+    def positions(self, alerts: pa.Table) -> Positions:
+        """Return the positions of a table: those of the last call where the columns are the very same memory."""
+        columns = [alerts.column(name) for name in REQUIRES]
+        if any(column.num_chunks != 1 for column in columns):
+            return Positions(*(column.to_numpy() for column in columns))
+        arrays = [column.chunk(0) for column in columns]
+        last = self._last
+        # The arrays are kept, so that no other table can come to lie at their place.
+        if last is None or [_place(array) for array in arrays] != [_place(array) for array in last[0]]:
+            last = arrays, Positions(*(column.to_numpy() for column in columns))
+            self._last = last
+        return last[1]
+
+
+def _place(array: pa.Array) -> tuple[int, int, int]:
+    return array.buffers()[1].address, array.offset, len(array)
+
+
+def match(
+    alerts: pa.Table, catalog: MatchableCatalog, declaration: CatalogDeclaration, shared: OnePass | None = None
+) -> pa.Table:
     """Give every alert its nearest source.
 
     Every alert is matched by itself: two alerts at one place get the same source. Outside the sky that the catalog was
@@ -74,23 +100,15 @@ def match(alerts: pa.Table, catalog: MatchableCatalog, declaration: CatalogDecla
         The opened catalog.
     declaration : CatalogDeclaration
         Columns and radius.
+    shared : OnePass, optional
+        Given to every match of one table, what its positions need is computed once.
 
     Returns
     -------
     pyarrow.Table
         The columns of :func:`produces`, same rows.
     """
-    return _match(alerts, _positions(alerts), catalog, declaration)
-
-
-def match_all(alerts: pa.Table, catalogs: Sequence[MatchableCatalog]) -> list[pa.Table]:
-    """Match with several catalogs in one pass: what the positions need is computed once. As :func:`match` otherwise."""
-    positions = _positions(alerts)
-    return [_match(alerts, positions, catalog, catalog.declaration) for catalog in catalogs]
-
-
-def _positions(alerts: pa.Table) -> Positions:
-    return Positions(*(alerts.column(name).to_numpy() for name in REQUIRES))
+    return _match(alerts, (shared or OnePass()).positions(alerts), catalog, declaration)
 
 
 def _match(
