@@ -93,6 +93,7 @@ def test_partition_invariance(catalog: catalogs.Catalog, declaration: CatalogDec
     whole = stage.match(table, catalog, declaration)
     parts = [stage.match(table.slice(start, 60), catalog, declaration) for start in range(0, 200, 60)]
     assert pa.concat_tables(parts).combine_chunks().equals(whole.combine_chunks())
+    assert len(shared.positions(alerts_at(np.array([]), np.array([])))) == 0
     chunked = pa.concat_tables([table.slice(0, 7), table.slice(7)])
     assert stage.match(chunked, catalog, declaration).combine_chunks().equals(whole.combine_chunks())
     turned = rng.permutation(200)
@@ -175,6 +176,7 @@ def test_one_pass_tells_tables_apart_and_prepares_each_once() -> None:
         other = alerts_at(np.array([start, 1.0, 2.0]), np.zeros(3))
         assert shared.positions(other).ra[0] == start
         del other
+    assert len(shared.positions(alerts_at(np.array([]), np.array([])))) == 0
     chunked = pa.concat_tables([table, table])
     assert len(shared.positions(chunked)) == 6
 

@@ -79,7 +79,8 @@ class OnePass:
 
 
 def _place(array: pa.Array) -> tuple[int, int, int]:
-    return array.buffers()[1].address, array.offset, len(array)
+    values = array.buffers()[1]
+    return 0 if values is None else values.address, array.offset, len(array)
 
 
 def match(
