@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from astropy.table import Table
 from catalog_samples import declare, write_fits, write_parquet, write_text, write_votable
 from click.testing import CliRunner
 
@@ -94,6 +95,48 @@ def test_types_of_text_are_told_by_all_values(tmp_path: Path) -> None:
     assert catalogs.declare_table("mine", file, "ra", "dec", 2.0).columns[0].type == "float64"
 
 
+def test_no_digit_of_an_identifier_is_lost(tmp_path: Path) -> None:
+    file = tmp_path / "ids.csv"
+    large, above = 2**53 + 1, 2**64 - 1
+    file.write_text(f"ra,dec,whole,beyond,mixed,padded\n1,2,{large},{above},{large},007\n1,3,,,1.5,12\n")
+    declaration = catalogs.declare_table("mine", file, "ra", "dec", 2.0)
+    catalog = catalogs.build(declaration, file, tmp_path / "mine")
+    names = [item.name for item in declaration.columns]
+    rows = {row["padded"]: row for row in catalog.take(np.arange(2), names).to_pylist()}
+    assert rows["007"] == {"whole": large, "beyond": str(above), "mixed": str(large), "padded": "007"}
+    assert rows["12"] == {"whole": None, "beyond": None, "mixed": "1.5", "padded": "12"}
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_a_column_that_is_there_twice_is_refused_in_one_line(form: str, tmp_path: Path) -> None:
+    file = tmp_path / f"twice.{form}"
+    if form == "csv":
+        file.write_text('ra,dec,x,"x"\n1,2,3,4\n')
+    else:
+        pq.write_table(pa.Table.from_arrays([pa.array([1.0])] * 4, names=["ra", "dec", "x", "x"]), file)
+    columns = [{"name": "value", "source": "x", "type": "float64"}]
+    for act in (
+        lambda: catalogs.declare_table("mine", file, "ra", "dec", 2.0),
+        lambda: catalogs.build(declare(ra="ra", dec="dec", id="value", column=columns), file, tmp_path / "mine"),
+    ):
+        with pytest.raises(CatalogError, match="has column x more than once"):
+            act()
+    plain = declare(ra="ra", dec="dec", id="value", column=[{"name": "value", "source": "dec", "type": "float64"}])
+    assert catalogs.build(plain, file, tmp_path / "mine").rows == 1  # it matters only where it is asked for
+
+
+def test_columns_of_fits_that_no_catalog_can_hold_are_left_out(tmp_path: Path) -> None:
+    table = Table({"ra": [1.0, 2.0], "dec": [1.0, 2.0], "z": np.zeros(2, complex), "n": np.array([1, 65535], "u2")})
+    table["lists"] = np.array([np.array([1, 2]), np.array([3])], dtype=object)
+    table.write(tmp_path / "odd.fits")
+    declaration = catalogs.declare_table("mine", tmp_path / "odd.fits", "ra", "dec", 2.0)
+    assert {item.name: item.type for item in declaration.columns} == {"n": "int32"}
+    columns = [{"name": "lists", "source": "lists", "doc": "of different lengths"}]
+    with pytest.raises(CatalogError, match="column lists holds lists"):
+        asked = declare(ra="ra", dec="dec", id="lists", column=columns)
+        catalogs.build(asked, tmp_path / "odd.fits", tmp_path / "mine")
+
+
 def test_names_of_columns_are_ours(tmp_path: Path) -> None:
     table = pa.table({name: [1.0] for name in ("RA", "DE", "B-V", "b_v", "ID", "\N{GREEK SMALL LETTER GAMMA}", "Dec")})
     nested = table.append_column("list", pa.array([[1, 2]])).append_column("big", pa.array([2**63], pa.uint64()))
@@ -132,7 +175,14 @@ def test_plain_options_that_do_not_fit(tmp_path: Path) -> None:
     assert not (tmp_path / "built").exists()
 
 
-@pytest.mark.parametrize("kind", ['<!DOCTYPE VOTABLE [<!ENTITY a "b">]>', '<!doctype VOTABLE SYSTEM "x.dtd">'])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        '<!DOCTYPE VOTABLE [<!ENTITY a "b">]>',
+        '<!doctype VOTABLE SYSTEM "x.dtd">',
+        f'<!--{" " * (2 << 20)}-->\n<!DOCTYPE VOTABLE [<!ENTITY a "b">]>',
+    ],
+)
 def test_a_votable_with_a_document_type_is_not_read(kind: str, tmp_path: Path) -> None:
     file = write_votable(tmp_path)
     text = file.read_text()

@@ -280,7 +280,17 @@ def test_what_is_no_hats_catalog(built: catalogs.Catalog, tmp_path: Path) -> Non
     tile.write_bytes(tile.read_bytes()[:100])
     with pytest.raises(CatalogError, match="is damaged"):
         catalogs.match_parquet(catalogs.open_hats(folder), built.index.ra[:5], built.index.dec[:5], 5.0)
+    columns = [{"name": "kind", "type": "string"}]
+    declaration = declare(
+        ra=catalogs.open_hats(folder).ra, dec=catalogs.open_hats(folder).dec, id="kind", column=columns
+    )
+    with pytest.raises(CatalogError, match=f"is damaged.*{tile.name}"):
+        catalogs.build(declaration, folder, tmp_path / "again")
     tile.unlink()
+    (folder / "partition_info.csv").rename(folder / "kept.csv")
+    with pytest.raises(CatalogError, match="tiles are missing"):  # nothing else tells that one is
+        catalogs.build(declaration, folder, tmp_path / "again")
+    (folder / "kept.csv").rename(folder / "partition_info.csv")
     with pytest.raises(CatalogError, match="lacks the file of tile"):
         catalogs.match_parquet(catalogs.open_hats(folder), built.index.ra[:5], built.index.dec[:5], 5.0)
     (folder / "partition_info.csv").write_text("Norder,Npix\n0,zero\n")

@@ -13,12 +13,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.catalogs.hats import open_hats
-from pipeline.catalogs.readers import form_of, open_text, read_astropy, text_columns
+from pipeline.catalogs.readers import form_of, need_columns, open_text, plain_names, read_astropy
 from pipeline.errors import CatalogError
 from pipeline.xmatch import CatalogDeclaration, parse_declaration
 
 _RESERVED = {"", "id", "ra", "dec", "separation_arcsec", "n_neighbours"}
-_WIDENING = ("int64", "float64", "string")
+_INTEGER, _LONG_INTEGER, _NUMBER, _TEXT = "integer", "long integer", "number", "text"
+_CODE = r"^[+-]?0[0-9]"
+"""Digits that begin with a zero name something: as a number they would lose it."""
+_LONG = r"^[+-]?[0-9]{16,}$"
+"""A float64 may not hold these exactly."""
 
 
 def declare_table(
@@ -101,13 +105,18 @@ def _types(file: Path, delimiter: str) -> dict[str, str | None]:
         schema = open_hats(file).schema
     else:
         schema = pa.schema([(item, _numpy_type(column)) for item, column in read_astropy(file).items()])
+    need_columns(schema.names, schema.names, file)
     return {field.name: _declared_type(field.type) for field in schema}
 
 
 def _numpy_type(values: np.ndarray) -> pa.DataType:
-    if values.ndim != 1:
+    """Return the Arrow type of a column; null for lists of values and whatever else Arrow has no simple type for."""
+    kind = values.dtype.kind
+    if values.ndim != 1 or kind not in "biufSUO":
         return pa.null()
-    return pa.string() if values.dtype.kind in "SUO" else pa.from_numpy_dtype(values.dtype.newbyteorder("="))
+    if kind == "O" and not all(isinstance(item, (str, bytes, type(None))) for item in np.ma.getdata(values).tolist()):
+        return pa.null()
+    return pa.string() if kind in "SUO" else pa.from_numpy_dtype(values.dtype.newbyteorder("="))
 
 
 def _declared_type(kind: pa.DataType) -> str | None:
@@ -123,26 +132,37 @@ def _declared_type(kind: pa.DataType) -> str | None:
 
 
 def _text_types(file: Path, delimiter: str) -> dict[str, str | None]:
-    """Return the narrowest of whole number, number and text that holds all values of each column."""
-    found: dict[str, int] = {}
+    """Return the narrowest of whole number, number and text that holds all values of each column as they are."""
     with open_text(file, delimiter) as opened:
-        by_name = text_columns(opened.schema)
+        names = plain_names(opened.schema)
+        need_columns(names, names, file)
+        met: list[set[str]] = [set() for _ in names]
         for batch in opened:
-            for name, header in by_name.items():
-                found[name] = _widen(batch.column(header), found.get(name, 0))
-    return {name: _WIDENING[found.get(name, 2)] for name in by_name}
+            for kinds, values in zip(met, batch.columns, strict=True):
+                if _TEXT not in kinds:
+                    kinds |= _kinds(values)
+    return {name: _text_type(kinds) for name, kinds in zip(names, met, strict=True)}
 
 
-def _widen(values: pa.Array, at_least: int) -> int:
-    texts = pc.utf8_trim(pc.utf8_trim_whitespace(values), '"')
+def _text_type(kinds: set[str]) -> str:
+    if not kinds or _TEXT in kinds or kinds >= {_LONG_INTEGER, _NUMBER}:
+        return "string"
+    return "float64" if _NUMBER in kinds else "int64"
+
+
+def _kinds(values: pa.Array) -> set[str]:
+    """Return what kinds of values a column of texts holds."""
+    texts = pc.utf8_trim_whitespace(pc.utf8_trim(pc.utf8_trim_whitespace(values), '"'))
     texts = pc.if_else(pc.equal(texts, ""), pa.scalar(None, pa.string()), texts)
-    for width in range(at_least, 2):
+    is_long = {_LONG_INTEGER} if pc.any(pc.match_substring_regex(texts, _LONG)).as_py() else set()
+    for target, kind in ((pa.int64(), _INTEGER), (pa.float64(), _NUMBER)):
         try:
-            texts.cast(_WIDENING[width])
+            texts.cast(target)
         except pa.ArrowException:
             continue
-        return width
-    return 2
+        is_code = kind == _INTEGER and pc.any(pc.match_substring_regex(texts, _CODE)).as_py()
+        return {_TEXT} if is_code else {kind} | is_long
+    return {_TEXT}
 
 
 def _names(sources: Sequence[str]) -> dict[str, str]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import re
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,9 @@ Columns = dict[str, pa.ChunkedArray]
 
 _BATCH = 262_144
 _BLOCK_BYTES = 8 << 20
-_HEAD_BYTES = 65_536
+_XML_BYTES = 1 << 20
+_DOCUMENT_TYPE = re.compile(rb"<!(?:DOCTYPE|ENTITY)", re.IGNORECASE)
+_LONGEST_MARK = len(b"<!DOCTYPE")
 _SUFFIXES = {
     "parquet": (".parquet", ".pq"),
     "text": (".csv", ".csv.gz", ".tsv", ".txt", ".txt.gz"),
@@ -110,39 +114,57 @@ def _typed(raw: Columns, file: Path, declaration: CatalogDeclaration) -> pa.Tabl
     return pa.table(columns)
 
 
-def _need(present: Sequence[str], names: Sequence[str], file: Path) -> None:
+def need_columns(present: Sequence[str], names: Sequence[str], file: Path) -> None:
+    """Raise CatalogError where a file lacks one of the columns named, or has one more than once."""
     missing = [name for name in names if name not in present]
     if missing:
         raise CatalogError(
             f"catalog file lacks column {', '.join(missing)}", source=str(file), mend=f"it has {', '.join(present)}"
         )
+    counts = Counter(present)
+    repeated = [name for name in dict.fromkeys(names) if counts[name] > 1]
+    if repeated:
+        raise CatalogError(
+            f"catalog file has column {', '.join(repeated)} more than once", source=str(file), mend="rename all but one"
+        )
 
 
 def _parquet(file: Path, names: list[str], declaration: CatalogDeclaration) -> Iterator[Columns]:
     with pq.ParquetFile(file) as opened:
-        _need(opened.schema_arrow.names, names, file)
+        need_columns(opened.schema_arrow.names, names, file)
         for batch in opened.iter_batches(_BATCH, columns=names):
             yield {name: pa.chunked_array([batch.column(name)]) for name in names}
 
 
 def _hats(folder: Path, names: list[str], declaration: CatalogDeclaration) -> Iterator[Columns]:
-    for file in open_hats(folder).files():
-        yield from _parquet(file, names, declaration)
+    catalog, rows = open_hats(folder), 0
+    for file in catalog.files():
+        try:
+            for columns in _parquet(file, names, declaration):
+                yield columns
+                rows += len(columns[names[0]])
+        except (OSError, pa.ArrowException) as error:
+            raise CatalogError(f"HATS catalog is damaged: {error}", source=str(file)) from error
+    if catalog.rows not in (None, rows):
+        raise CatalogError(
+            f"HATS catalog has {rows} rows instead of {catalog.rows}: tiles are missing", source=str(folder)
+        )
 
 
 def _text(file: Path, names: list[str], declaration: CatalogDeclaration) -> Iterator[Columns]:
     # Everything as text first: what a type cannot hold is then told by its value, not guessed from the first block.
     with open_text(file, declaration.delimiter) as opened:
-        by_name = text_columns(opened.schema)
-    _need(list(by_name), names, file)
+        present = plain_names(opened.schema)
+        by_name = dict(zip(present, opened.schema.names, strict=True))
+    need_columns(present, names, file)
     with open_text(file, declaration.delimiter, [by_name[name] for name in names]) as opened:
         for batch in opened:
             yield {name: pa.chunked_array([batch.column(by_name[name])]) for name in names}
 
 
-def text_columns(schema: pa.Schema) -> dict[str, str]:
-    """Return the column names of a text file as they stand there, by what they are without padding and quotes."""
-    return {header.strip().strip('"').strip(): header for header in schema.names}
+def plain_names(schema: pa.Schema) -> list[str]:
+    """Return the column names of a text file without padding and quotes."""
+    return [header.strip().strip('"').strip() for header in schema.names]
 
 
 def open_text(file: Path, delimiter: str, columns: Sequence[str] | None = None) -> pa.csv.CSVStreamingReader:
@@ -171,19 +193,31 @@ def read_astropy(file: Path) -> Mapping[str, Any]:
     else:
         from astropy.io.votable import parse_single_table
 
-        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as opened:
-            head = opened.read(_HEAD_BYTES).upper()
-        if b"<!DOCTYPE" in head or b"<!ENTITY" in head:
+        if _has_document_type(file):
             raise CatalogError(
-                "a VOTable with a document type (DTD, entities) is not read", source=str(file), mend="remove it"
+                "a VOTable with a document type (DTD, entities), or in UTF-16, is not read",
+                source=str(file),
+                mend="write it without, in UTF-8",
             )
         table = parse_single_table(file, verify="ignore").to_table(use_names_over_ids=True)
     return {name: table[name] for name in table.colnames}
 
 
+def _has_document_type(file: Path) -> bool:
+    """Return whether a VOTable may declare entities: a comment as long as one likes can stand before them."""
+    tail = b""
+    with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as opened:
+        while block := opened.read(_XML_BYTES):
+            text = tail + block
+            if b"\0" in block or _DOCUMENT_TYPE.search(text):  # zero bytes: an encoding in which it would not be seen
+                return True
+            tail = text[-_LONGEST_MARK:]
+    return False
+
+
 def _tabular(file: Path, names: list[str], declaration: CatalogDeclaration) -> Iterator[Columns]:
     table = read_astropy(file)
-    _need(list(table), names, file)
+    need_columns(list(table), names, file)
     length = len(table[names[0]])
     for start in range(0, max(length, 1), _BATCH):
         yield {name: pa.chunked_array([_to_arrow(table[name][start : start + _BATCH], name, file)]) for name in names}
@@ -195,7 +229,9 @@ def _to_arrow(column: Any, name: str, file: Path) -> pa.Array:
     if data.ndim != 1:
         raise CatalogError(f"column {name} holds {data.ndim - 1}-dimensional values", source=str(file))
     if data.dtype.kind in "SO":
-        texts = [item.decode("utf-8", "replace") if isinstance(item, bytes) else str(item) for item in data.tolist()]
+        texts = [item.decode("utf-8", "replace") if isinstance(item, bytes) else item for item in data.tolist()]
+        if not all(item is None or isinstance(item, str) for item in texts):
+            raise CatalogError(f"column {name} holds lists of values", source=str(file))
         return pa.array(texts, mask=mask, type=pa.string())
     if data.dtype.kind == "U":
         return pa.array(data.tolist(), mask=mask, type=pa.string())
