@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -313,3 +314,39 @@ def test_sexagesimal_angles(tmp_path: Path) -> None:
     file.write_text("RA;DE\n00:08:27.05;north\n")
     with pytest.raises(CatalogError, match="'north' is not a sexagesimal angle"):
         catalogs.build(declaration, file, tmp_path / "ngc")
+
+
+def test_what_killed_builds_left_is_taken_away(tmp_path: Path) -> None:
+    file, folder = write_parquet(tmp_path), tmp_path / "built"
+    kept = catalogs.build(declare(), file, folder / "stars").digest
+    left = folder / ".stars.building-killed"
+    left.mkdir()
+    (folder / "stars").rename(left / "replaced")  # killed between the two renames of its end
+    long_ago = 1_000_000_000
+    os.utime(left, (long_ago, long_ago))
+    with pytest.raises(CatalogError):
+        catalogs.build(declare(ra="absent"), file, folder / "stars")
+    assert catalogs.open_catalog(folder / "stars").digest == kept
+    assert [item.name for item in folder.iterdir()] == ["stars"]
+    # That of a build that goes on, and of another catalog, stays.
+    working, other = folder / ".stars.building-working", folder / ".starsign.building-x"
+    for place in (working, other):
+        place.mkdir()
+        os.utime(place, (long_ago, long_ago))
+    with building._locked(working) as is_mine:
+        assert is_mine
+        catalogs.build(declare(), file, folder / "stars")
+    assert sorted(item.name for item in folder.iterdir()) == [working.name, other.name, "stars"]
+
+
+def test_a_catalog_replaced_while_in_use_is_not_mixed_with_the_new_one(tmp_path: Path) -> None:
+    used, late = (catalogs.build(declare(), write_parquet(tmp_path), tmp_path / "stars") for _ in range(2))
+    used = catalogs.open_catalog(tmp_path / "stars")
+    before = used.index.ra.tolist()
+    moved = STARS.set_column(1, "RA", pa.array([1.0, 2.0, 3.0, 4.0, 5.0]))
+    pq.write_table(moved, tmp_path / "moved.parquet")
+    catalogs.build(declare(), tmp_path / "moved.parquet", tmp_path / "stars")
+    assert used.index.ra.tolist() == before  # what is mapped stays
+    for read in (lambda: late.index, lambda: used.take(np.arange(1), ["mag"])):
+        with pytest.raises(CatalogError, match="was replaced while it was in use"):
+            read()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +29,8 @@ from pipeline.errors import CatalogError
 from pipeline.schema import ContentHash
 from pipeline.xmatch import CatalogDeclaration, MatchIndex, build_classes, build_index, build_motion_classes
 
-_UNSORTED = "unsorted.arrow"
+_UNSORTED, _REPLACED = "unsorted.arrow", "replaced"
+_YOUNG_SEC = 60.0
 
 
 def build(
@@ -77,16 +81,14 @@ def build(
     tell = progress or _silent
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(
-            prefix=f".{target.name}.", dir=target.parent, ignore_cleanup_errors=True
-        ) as at:
-            folder = Path(at) / target.name
+        with _workplace(target) as at:
+            folder = at / target.name
             (folder / INDEX).mkdir(parents=True)
-            read = _read(declaration, files, Path(at) / _UNSORTED, tell)
+            read = _read(declaration, files, at / _UNSORTED, tell)
             if not len(read.index) and (read.rows or covered is None):
                 raise CatalogError(f"none of {read.rows} rows has a position", source=str(files[0]))
             sources = _sources(files, declaration)
-            payload, hashes = _write_columns(folder / INDEX / COLUMNS, Path(at) / _UNSORTED, read, tell)
+            payload, hashes = _write_columns(folder / INDEX / COLUMNS, at / _UNSORTED, read, tell)
             facts = {
                 "layout": LAYOUT,
                 "digest": _digest(declaration, read, region, hashes),
@@ -101,7 +103,7 @@ def build(
             }
             write_collection(folder, declaration, read.index, payload, tell)
             _write_meta(folder, facts, tell)
-            _publish(folder, target, Path(at) / "replaced")
+            _publish(folder, target, at / _REPLACED)
     except OSError as error:
         raise CatalogError(f"catalog {target} cannot be written: {error}") from error
     return open_catalog(target)
@@ -115,6 +117,43 @@ class _Read:
     order: NDArray[np.int64]
     motion: dict[str, NDArray[np.float64]]
     rows: int
+
+
+@contextlib.contextmanager
+def _workplace(target: Path) -> Iterator[Path]:
+    """Give a folder to build in, locked while it is in use; what killed builds of this catalog left is taken away."""
+    prefix = f".{target.name}.building-"
+    _clear(target, prefix)
+    with (
+        tempfile.TemporaryDirectory(prefix=prefix, dir=target.parent, ignore_cleanup_errors=True) as at,
+        _locked(Path(at)),
+    ):
+        yield Path(at)
+
+
+def _clear(target: Path, prefix: str) -> None:
+    for left in target.parent.glob(f"{prefix}*"):
+        with _locked(left) as is_mine:
+            # A build locks its folder as soon as it has made it, but not in the same instant.
+            if is_mine and time.time() - left.stat().st_mtime > _YOUNG_SEC:
+                if not target.exists() and (left / _REPLACED).is_dir():  # killed between the two renames
+                    (left / _REPLACED).rename(target)
+                shutil.rmtree(left, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[bool]:
+    """Lock a folder for as long as this process lives at most; give whether it could be."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:  # another build's, or a file system without locks
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(handle)
 
 
 def _silent(what: str, done: int, of: int) -> None:

@@ -42,10 +42,11 @@ def open_catalog(path: str | Path) -> Catalog:
     if not file.is_file():
         raise CatalogError(f"no built catalog stands at {folder}", mend="build it with `alertmill catalogs build`")
     try:
+        stamp = _stamp(file)
         meta = json.loads(file.read_text(encoding="utf-8"))
         layout = meta["layout"]
         if layout == LAYOUT:
-            return Catalog(folder.absolute(), meta)
+            return Catalog(folder.absolute(), meta, stamp)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CatalogError(f"catalog {folder} is damaged: {META}: {error}", mend="build it again") from error
     raise CatalogError(f"catalog {folder} has layout {layout}, this version reads {LAYOUT}", mend="build it again")
@@ -69,8 +70,9 @@ class Catalog:
         Day (``YYYY-MM-DD``) on which the source was asked, where that was told.
     """
 
-    def __init__(self, path: Path, meta: dict[str, Any]) -> None:
+    def __init__(self, path: Path, meta: dict[str, Any], stamp: tuple[int, ...]) -> None:
         self.path = path
+        self._stamp = stamp
         self.meta = meta
         self.declaration: CatalogDeclaration = parse_declaration(meta["declaration"], str(path / META))
         self.name = self.declaration.name
@@ -183,6 +185,8 @@ class Catalog:
                 raise ValueError("columns are not those declared")
         except (OSError, ValueError, pa.ArrowException) as error:
             raise CatalogError(f"catalog {self.path} is damaged: {COLUMNS}: {error}", mend="build it again") from error
+        finally:
+            self._check_same()
         return payload
 
     def verify(self) -> None:
@@ -230,6 +234,23 @@ class Catalog:
             raise CatalogError(
                 f"catalog {self.path} is damaged: {file.name}: {error}", mend="build it again"
             ) from error
+        finally:
+            self._check_same()
+
+    def _check_same(self) -> None:
+        """Raise CatalogError where another catalog stands there by now: its files are not those of this digest."""
+        try:
+            is_same = _stamp(self.path / META) == self._stamp
+        except OSError:
+            is_same = False
+        if not is_same:
+            raise CatalogError(f"catalog {self.path} was replaced while it was in use", mend="run again")
+
+
+def _stamp(file: Path) -> tuple[int, ...]:
+    """Return what tells a file from one that took its place."""
+    told = file.stat()
+    return told.st_dev, told.st_ino, told.st_mtime_ns
 
 
 def file_sha256(file: Path) -> str:
