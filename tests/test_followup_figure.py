@@ -15,6 +15,7 @@ from astropy.wcs import WCS
 
 from pipeline import healpix
 from pipeline.archive.pruning import separation_deg
+from pipeline.followup.summary import area_text
 from pipeline.report import skymap as drawing
 from pipeline.report import write_report
 from pipeline.report.projections import Gnomonic, Mollweide
@@ -97,6 +98,20 @@ def test_alerts_and_shades_stand_where_they_should(lopsided: SkyMap) -> None:
     assert inside[:, :columns].any()
     assert not inside[:, columns:].any()
     assert skymap_figure(lopsided, east) == drawn
+
+
+@pytest.mark.parametrize("radius_deg", [1e-4, 2e-3, 0.05])
+def test_labels_of_the_smallest_circles_are_not_cut(radius_deg: float) -> None:
+    picture = matplotlib.image.imread(io.BytesIO(skymap_figure(fisher_skymap("x", None, 206.4, -44.0386, radius_deg))))
+    white = (picture[..., :3] == 1.0).all(axis=(0, 2))
+    assert white[:5].all()
+    assert white[-5:].all()
+    assert not white[5:120].all()
+
+
+def test_areas_of_any_size_have_few_digits() -> None:
+    texts = ["41,253 deg²", "0.0100 deg²", "28.8 arcmin²", "32.4 arcsec²", "0 deg²"]
+    assert [area_text(area) for area in (41253.0, 0.01, 0.008, 0.009 / 3600, 0.0)] == texts
 
 
 def test_exposures_tint_their_cells_alone(lopsided: SkyMap) -> None:

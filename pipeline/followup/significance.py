@@ -26,6 +26,7 @@ from pipeline.events import EventStore
 from pipeline.paths import parse_night
 from pipeline.schema import column
 from pipeline.skymap import SkyMap, event_name, searched_areas
+from pipeline.skymap.levels import reached_level
 from pipeline.store.root import Root
 
 COLUMNS = pa.schema(
@@ -218,7 +219,7 @@ def expected_of(skymap: SkyMap, stream: EventStream, credible_level: float, visi
 def _contour(skymap: SkyMap, credible_level: float) -> tuple[NDArray[np.bool_], float]:
     """Return which intervals lie within a contour, the group of ties that it cuts included, and their area."""
     level = skymap.credible_level
-    inside = (level <= level[level >= credible_level].min(initial=1.0)) & (skymap.density_per_deg2 > 0)
+    inside = (level <= reached_level(skymap, credible_level)) & (skymap.density_per_deg2 > 0)
     return inside, float(skymap.area_deg2[inside].sum())
 
 

@@ -113,9 +113,11 @@ def candidates(rows: pa.Table, best: int) -> list[dict[str, Any]]:
 
 
 def area_text(area_deg2: float) -> str:
-    """Return an area to three digits, in square arcminutes where it is small."""
-    value, unit = (area_deg2, "deg²") if area_deg2 >= 0.01 or area_deg2 == 0 else (area_deg2 * 3600, "arcmin²")
-    return f"{rounded(value)} {unit}"
+    """Return an area to three digits, in square arcminutes or arcseconds where it is small."""
+    for factor, unit in ((1.0, "deg²"), (3600.0, "arcmin²")):
+        if area_deg2 * factor >= 0.01 or area_deg2 == 0:
+            return f"{rounded(area_deg2 * factor)} {unit}"
+    return f"{rounded(area_deg2 * 3600.0**2)} arcsec²"
 
 
 def rounded(value: float) -> str:

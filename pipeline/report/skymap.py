@@ -26,6 +26,7 @@ from pipeline.report.axes import MINUS, round_ticks, tick_text
 from pipeline.report.palette import ACCENT, FAINT, INK, RULE
 from pipeline.report.projections import Gnomonic, Mollweide, Projection
 from pipeline.skymap import SkyMap, levels, region, region_area_deg2
+from pipeline.skymap.levels import reached_level
 
 Floats = NDArray[np.float64]
 
@@ -33,6 +34,8 @@ CONTOURS = (0.5, 0.9)
 _DPI = 160
 _MOST_ZOOM_DEG = 28.0
 _LEAST_ZOOM_DEG = 1e-4
+_LEFT, _DIGIT = 0.125, 0.0115
+"""Left margin, and what one more digit of the labels there takes, of the width of a figure."""
 _SEEN = "#3f8f5f"
 _NEW = "#d1260f"
 _SHADES = LinearSegmentedColormap.from_list("levels", ["#0b3d78", "#3f86c9", "#a9cdec", "#e6f0f9", "#ffffff"])
@@ -107,7 +110,7 @@ def skymap_figure(skymap: SkyMap, marks: Marks | None = None, *, subtitle: str =
     projection = projection_of(skymap)
     whole = isinstance(projection, Mollweide)
     figure = Figure(figsize=(9.6, 5.9) if whole else (7.0, 7.6), dpi=_DPI, facecolor="white")
-    axes = figure.add_axes((0.02, 0.1, 0.96, 0.8) if whole else (0.125, 0.12, 0.81, 0.746))
+    axes = figure.add_axes((0.02, 0.1, 0.96, 0.8) if whole else (_LEFT, 0.12, 0.935 - _LEFT, 0.746))
     _shade(axes, projection, skymap, marks.seen)
     if whole:
         _whole_frame(axes, projection)
@@ -139,16 +142,10 @@ def _shade(axes: Axes, projection: Projection, skymap: SkyMap, seen: NDArray[np.
         axes.imshow(_tint(seen, cells, (height, width), projection), zorder=2, **shown)
     closed = np.where(np.isnan(level), 1.0, level)
     for value, dash in zip(CONTOURS, ("-", "--"), strict=True):
-        line = _limit(skymap, value)
+        line = reached_level(skymap, value)
         axes.contour(
             x, y, (closed <= line).astype(float), [0.5], colors=[ACCENT], linewidths=1.3, linestyles=dash, zorder=4
         )
-
-
-def _limit(skymap: SkyMap, credible_level: float) -> float:
-    """Return the level up to which places are within the contour: that of the tie group that reaches it."""
-    reached = skymap.credible_level[skymap.credible_level >= credible_level]
-    return float(reached.min()) if len(reached) else 1.0
 
 
 def _tint(
@@ -252,7 +249,10 @@ def _zoom_frame(axes: Axes, projection: Projection) -> None:
     digits = max(1, 2 - math.floor(math.log10(step / 240)))
     above.set_xticks(at, [f"{round(value, digits):.10g}°" for value in shown])
     at, shown = _crossings(left_dec, np.array(every_dec), edge * half_y, wraps=False)
-    axes.set_yticks(at, [f"{tick_text(value, every_dec)}°" for value in shown])
+    texts = [f"{tick_text(value, every_dec)}°" for value in shown]
+    axes.set_yticks(at, texts)
+    left = _LEFT + _DIGIT * max(max(map(len, texts), default=0) - 6, 0)  # small circles have long declinations
+    axes.set_position((left, 0.12, 0.935 - left, 0.746))
     axes.set_xlim(-half_x, half_x)
     axes.set_ylim(-half_y, half_y)
     axes.set_xlabel("right ascension (ICRS)", fontsize=10, color=INK)
