@@ -157,6 +157,17 @@ def test_votable_has_nulls_units_and_descriptions(tmp_path: Path) -> None:
     assert read_table(tmp_path / "a.vot")["wide_mpc"].to_pylist() == [1.5, None, -2.0]
 
 
+@pytest.mark.parametrize("kind", [pa.int8(), pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64()], ids=str)
+def test_votable_and_fits_hold_every_digit_of_every_whole_number(tmp_path: Path, kind: pa.DataType) -> None:
+    largest = int(np.iinfo(kind.to_pandas_dtype()).max)
+    table = pa.table({"id": pa.array([0, largest, None], kind)})
+    for name in ("a.vot", "a.fits"):
+        write_table(table, tmp_path / name)
+        read = read_table(tmp_path / name)["id"].to_pylist()
+        assert [str(item) for item in read[:2]] == ["0", str(largest)]
+        assert read[2] in (None, "")
+
+
 @pytest.mark.parametrize("suffix", [".parquet", ".csv", ".vot", ".fits"])
 def test_no_rows_and_positions_of_every_form_read_back(tmp_path: Path, suffix: str) -> None:
     write_table(every_kind().slice(0, 0), tmp_path / f"none{suffix}")

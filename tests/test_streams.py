@@ -245,8 +245,8 @@ def test_a_stream_is_not_matched_with_itself(archive: Archive, tmp_path: Path) -
     for options, told in (
         ({"radius_arcsec": 0.0}, "radius of 0"),
         ({"radius_arcsec": 7200.0}, "at most 1968"),
-        ({"nights_apart": -1}, "not negative"),
-        ({"look_ahead_day": float("nan")}, "not negative"),
+        ({"nights_apart": -1}, "from 0 to 36525"),
+        ({"look_ahead_day": float("nan")}, "look ahead one from 0 on"),
     ):
         with pytest.raises(InputError, match=told):
             match_streams(ztf, lsst, 20181129, 20181130, tmp_path / "out", **options)
@@ -319,10 +319,20 @@ def test_tables_of_any_form(suffix: str, tmp_path: Path) -> None:
         ({"radius_column": "none"}, "no column none; it has ra, text"),
         ({"radius_arcsec": 1.0, "dec": "text"}, "holds string, not numbers"),
         ({"radius_arcsec": 1.0}, "no column of a usual name for the declination"),
+        (
+            {"radius_arcsec": 1.0, "dec": "err", "motion": ("err", "err"), "epoch": float("nan")},
+            "epoch nan is not a year",
+        ),
+        (
+            {"radius_arcsec": 1.0, "dec": "err", "motion": ("err", "err"), "epoch": 57_000.0},
+            "epoch 57000 is not a year",
+        ),
+        ({"radius_arcsec": 1.0, "dec": "twice"}, "has column twice more than once"),
     ],
 )
 def test_bad_tables_are_told_in_one_line(options: dict[str, Any], told: str, tmp_path: Path) -> None:
-    pq.write_table(pa.table({"ra": [1.0], "text": ["x"], "err": [1.0]}), tmp_path / "t.parquet")
+    columns = [pa.array([1.0]), pa.array(["x"]), *[pa.array([1.0])] * 3]
+    pq.write_table(pa.table(columns, names=["ra", "text", "err", "twice", "twice"]), tmp_path / "t.parquet")
     given = options if "dec" in options or "radius_column" not in options else {**options, "dec": "err"}
     with pytest.raises(InputError, match=told):
         read_targets(tmp_path / "t.parquet", **given)

@@ -81,6 +81,10 @@ def test_two_surveys_and_two_roots(root: Path, tmp_path: Path, capsys: pytest.Ca
         (("--with", "lsst", "20181129", "20181129", "--id", "x"), "--id goes with a table"),
         (("--with", "nowhere", "20181129", "20181129", "--survey", "ztf"), "neither a survey of"),
         (("--with", "ztf", "20181129", "20181129", "--survey", "ztf"), "matched with itself"),
+        (
+            ("--with", "lsst", "20181129", "20181129", "--survey", "ztf", "--nights-apart", "999999999"),
+            "from 0 to 36525",
+        ),
     ],
 )
 def test_one_clear_line(

@@ -21,7 +21,9 @@ from pipeline.store.root import temporary_name
 OUT_SUFFIXES = (".parquet", ".csv", ".vot", ".fits")
 IN_SUFFIXES = (".parquet", ".pq", ".csv", ".fits", ".fit", ".fits.gz", ".vot", ".votable", ".xml")
 _MOST_BYTES = 4 << 30
-_FITS_LETTERS = {"int8": "I", "uint8": "B", "int16": "I", "int32": "J", "int64": "K", "float": "E", "double": "D"}
+_FITS_LETTERS = {"int16": "I", "int32": "J", "int64": "K", "float": "E", "double": "D"}
+_HELD = {"int8": pa.int16(), "uint8": pa.int16(), "uint16": pa.int32(), "uint32": pa.int64(), "uint64": pa.string()}
+"""How FITS and VOTable hold whole numbers that they have no type for, or none with a value to spare for null."""
 _NO_MARKUP = re.compile(rb"<!(DOCTYPE|ENTITY)", re.IGNORECASE)
 
 
@@ -93,7 +95,7 @@ def _csv(table: pa.Table, draft: Path) -> None:
 def _fits(table: pa.Table, draft: Path) -> None:
     from astropy.io import fits
 
-    columns, nulls = [], {}
+    table, columns, nulls = _held(table), [], {}
     for item in table.schema:
         data = table.column(item.name).combine_chunks()
         is_null = data.is_null().to_numpy(zero_copy_only=False)
@@ -105,7 +107,7 @@ def _fits(table: pa.Table, draft: Path) -> None:
         elif (letter := _FITS_LETTERS.get(str(item.type))) and pa.types.is_floating(item.type):
             columns.append(fits.Column(format=letter, array=_filled(data, np.nan), **options))
         elif letter:
-            least = int(np.iinfo(f"i{ {'B': 1, 'I': 2, 'J': 4, 'K': 8}[letter] }").min) if letter != "B" else 255
+            least = int(np.iinfo(f"i{ {'I': 2, 'J': 4, 'K': 8}[letter] }").min)
             null = {"null": least} if is_null.any() else {}
             columns.append(fits.Column(format=letter, array=_filled(data, least if null else 0), **null, **options))
         else:
@@ -121,6 +123,10 @@ def _fits(table: pa.Table, draft: Path) -> None:
     draft.write_bytes(_bytes_of(fits.HDUList([fits.PrimaryHDU(), made]).writeto))
 
 
+def _held(table: pa.Table) -> pa.Table:
+    return table.cast(pa.schema([item.with_type(_HELD.get(str(item.type), item.type)) for item in table.schema]))
+
+
 def _filled(data: pa.Array, value: Any) -> np.ndarray:
     """Return the values with null replaced, in their own type."""
     return data.fill_null(pa.scalar(value, data.type)).to_numpy(zero_copy_only=False)
@@ -130,7 +136,7 @@ def _votable(table: pa.Table, draft: Path) -> None:
     from astropy.io.votable import from_table
     from astropy.table import MaskedColumn, Table
 
-    columns = []
+    table, columns = _held(table), []
     for item in table.schema:
         data = table.column(item.name).combine_chunks()
         is_null = data.is_null().to_numpy(zero_copy_only=False)
@@ -219,7 +225,7 @@ def _from_astropy(file: Path, *, is_fits: bool) -> pa.Table:
             table = Table.read(file, format="fits", hdu=1, unit_parse_strict="silent")
     else:
         content = file.read_bytes()
-        if _NO_MARKUP.search(content):
+        if b"\0" in content or _NO_MARKUP.search(content):  # zero bytes: an encoding that hides it
             raise InputError("the VOTable declares a document type or entities", source=str(file), mend="remove them")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

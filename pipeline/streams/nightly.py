@@ -20,6 +20,7 @@ from pipeline.streams.reading import Progress, Silent
 from pipeline.streams.writing import Rows, written_folder
 from pipeline.xmatch import Pairs, build_index, within_at
 
+_MOST_NIGHTS_APART = 36_525
 FILES = ("forward.parquet", "backward.parquet", "pairs.parquet")
 
 _DIRECTION = pa.schema(
@@ -132,8 +133,8 @@ def match_streams(
         raise InputError(f"{first.told} would be matched with itself", mend="name another survey or root")
     if not 0.0 < radius_arcsec <= reading.RING_ARCSEC:
         raise InputError(f"a radius of {radius_arcsec:g} arcsec is not above 0 and at most {reading.RING_ARCSEC:g}")
-    if nights_apart < 0 or not look_ahead_day >= 0.0:
-        raise InputError("nights apart and days ahead are not negative numbers")
+    if not 0 <= nights_apart <= _MOST_NIGHTS_APART or not look_ahead_day >= 0.0:
+        raise InputError(f"nights apart are a number from 0 to {_MOST_NIGHTS_APART}, days to look ahead one from 0 on")
     early, late = (_shifted(night, days) for night, days in ((start, -nights_apart), (stop, nights_apart)))
     reading.select(first.archive, first.survey, start, stop)
     selections = [reading.select(item.archive, item.survey, early, late) for item in (first, second)]

@@ -80,13 +80,15 @@ def read_targets(
     Raises
     ------
     InputError
-        The file cannot be read, has too many rows, lacks a column, or a column holds no numbers; not exactly one
-        radius is given, or not a sensible one.
+        The file cannot be read, has too many rows, lacks a column or has it twice, or a column holds no numbers; not
+        exactly one radius is given, or radius or epoch make no sense.
     """
     if (radius_arcsec is None) == (radius_column is None):
         raise InputError("give one radius", mend="either --radius-arcsec NUMBER or --radius-column NAME")
     if radius_arcsec is not None and not 0.0 < radius_arcsec <= 648_000.0:
         raise InputError(f"a radius of {radius_arcsec:g} arcsec is not above 0 and at most 180 deg")
+    if not 1800.0 <= epoch <= 2200.0:
+        raise InputError(f"epoch {epoch:g} is not a year from 1800 to 2200")
     file = Path(path)
     is_parquet = file.suffix.lower() in (".parquet", ".pq") and file.is_file()
     table = pa.table({}) if is_parquet else read_table(file)
@@ -99,6 +101,8 @@ def read_targets(
     for name in wanted:
         if name not in names:
             raise InputError(f"table {path} has no column {name}", mend=f"it has {_told(names)}")
+        if names.count(name) > 1:
+            raise InputError(f"table {path} has column {name} more than once", mend="rename all but one")
     if is_parquet:
         table = _read_parquet(file, wanted)
     if len(table) > MOST_ROWS:
