@@ -330,11 +330,18 @@ def test_an_event_goes_through_json_and_comes_back() -> None:
 
 # ------------------------------------------------------------------------------------------- what is refused
 LAUGHS = '<!DOCTYPE x [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;">]>'
+
+
+def _of_system(name: str) -> bytes:
+    return voevent().replace(b"<AstroCoords>", f'<AstroCoords coord_system_id="{name}">'.encode())
+
+
 BAD: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "no notice"),
     "text": (b"TITLE: GCN/FERMI NOTICE", "no notice"),
     "cut json": (as_json(alert())[:-3], "no JSON"),
     "other json": (b'{"a": 1}', "no LVK alert"),
+    "name is null": (as_json({**ALERT, "superevent_id": None}), "superevent_id"),
     "no list of alerts": (b"[1, 2]", "no LVK alert"),
     "NaN": (as_json(alert(event={"far": float("nan")})), "NaN is no number"),
     "huge number": (as_json(alert()).replace(b"3e-10", b"1e999"), "no number"),
@@ -361,6 +368,10 @@ BAD: dict[str, tuple[bytes, str]] = {
     "undeclared entity": (voevent(time="&xxe;"), "no XML"),
     "nested": (b"<VOEvent>" + b"<a>" * 100 + b"</a>" * 100 + b"</VOEvent>", "nested"),
     "encoding": (b'<?xml version="1.0" encoding="nonsense"?><a/>', "no XML"),
+    "barycentric time": (_of_system("TDB-ICRS-BARY"), "TDB-ICRS-BARY"),
+    "equinox of 1950": (_of_system("UTC-FK4-TOPO"), "UTC-FK4-TOPO"),
+    "galactic": (_of_system("UTC-GAL-GEO"), "not in UTC"),
+    "radians": (voevent().replace(b"<Position2D", b'<Position2D unit="rad"'), "degrees"),
     "role": (voevent(role="utility"), "role"),
     "no trigger": (voevent(params={"x": "1"}), "names no trigger"),
     "off the sky": (voevent(place=("400", "7")), "off the sky"),

@@ -82,7 +82,9 @@ def event_of(alert: Any, source: str) -> Event:
     status = str(alert["alert_type"]).replace("_", "").lower()
     if status not in STATUSES:
         raise CatalogError(f"alert_type of the notice is {str(alert['alert_type'])[:40]!r}", source=source)
-    superevent = str(alert["superevent_id"])
+    superevent = alert["superevent_id"]
+    if not isinstance(superevent, str):
+        raise CatalogError("superevent_id of the notice is no text", source=source)
     body = _part(alert, "event", source)
     if body is None and status != "retraction":
         raise CatalogError(f"notice is no {status}: it has no event", source=source)

@@ -6,6 +6,7 @@ a notice can make this process neither grow nor read anything else.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from xml.parsers import expat
 
@@ -18,6 +19,8 @@ MAX_DEPTH = 64
 _TEST_FLAGS = ("Test_Submission", "Test_Notice", "Test", "InternalTest", "HardwareInj")
 _RETRACTION_FLAGS = ("Retraction", "Def_NOT_a_GRB")
 """``Def_NOT_a_GRB``: the packet definition of GCN calls it a retraction."""
+_SYSTEM = re.compile(r"UTC-(FK5|ICRS)(-.*)?")
+"""Coordinate systems whose times and places are ours as they stand."""
 _LVC_CLASSES = ("Classification", "Properties")
 _SECONDS_PER_YEAR = 365.25 * 86400.0
 _INTEGRAL_TRIGGER_BITS = 0xFFFF
@@ -33,6 +36,8 @@ class _Voevent:
     params: dict[str, str] = field(default_factory=dict)
     groups: dict[str, dict[str, str]] = field(default_factory=dict)
     text: dict[str, str] = field(default_factory=dict)
+    system: str = "UTC-ICRS"
+    unit: str = "deg"
 
     def flag(self, *names: str) -> bool:
         return any(self.params.get(name, "").strip().lower() in ("true", "1") for name in names)
@@ -56,6 +61,10 @@ def _parse(data: bytes) -> _Voevent:
             told.root, told.attributes = local, attributes
         elif local == "Group":
             group.append(attributes.get("name", ""))
+        elif local == "AstroCoords":
+            told.system = attributes.get("coord_system_id", told.system)
+        elif local == "Position2D":
+            told.unit = attributes.get("unit", told.unit)
         elif local == "Param" and "What" in path:
             name, value = attributes.get("name", ""), attributes.get("value", "")
             told.params.setdefault(name, value)
@@ -109,6 +118,11 @@ def read_voevent(data: bytes, source: str) -> Event:
 
 
 def _event(told: _Voevent, source: str) -> Event:
+    if not _SYSTEM.fullmatch(told.system) or told.unit not in ("deg", "degrees"):
+        raise CatalogError(
+            f"VOEvent is in {told.system[:40]} and {told.unit[:20]}, not in UTC, FK5 or ICRS, and degrees",
+            source=source,
+        )
     identifier = told.attributes["ivorn"].removeprefix("ivo://").partition("/")[2]
     created = iso_utc(told.text.get("Who/Date"), "Who/Date", source)
     stream = stream_of(identifier, created)
