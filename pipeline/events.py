@@ -270,7 +270,7 @@ class EventStore:
         """Return the sky map of one version; see :meth:`skymap`.
 
         Its event time is that of the notice, or, where a notice of follow-up only tells when it observed, that of the
-        last notice before it which tells the trigger's.
+        last notice which tells the trigger's; not known if none does.
         """
         if combined and stored.combined_sha256 is None:
             raise CatalogError(f"version {stored.version} of event {stored.name} has no combined sky map")
@@ -330,7 +330,7 @@ class EventStore:
         if stored.event.time_is_trigger:
             return stored.event.time_mjd
         told = [item.event.time_mjd for item in self.versions(stored.name) if item.event.time_is_trigger]
-        return told[-1] if told else stored.event.time_mjd
+        return told[-1] if told else None
 
 
 def _maps(event: Event) -> dict[str, bytes]:

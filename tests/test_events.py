@@ -283,6 +283,7 @@ def test_a_coarser_notice_does_not_undo_a_finer_one(tmp_path: Path) -> None:
     )
     alone = store.located("swift7")
     assert alone.event.stream == "swift-xrt"
+    assert store.skymap("swift7").event_mjd is None
     store.add(voevent(f"{swift}BAT_GRB_Pos_7", {"TrigID": "7"}, radius="0.05", date="2022-08-07T06:54:00"))
     store.add(voevent(f"{swift}BAT_Trans_Pos_7", {"TrigID": "7"}, radius="0.04", date="2022-08-07T07:30:00"))
     best = store.located("swift7")

@@ -337,6 +337,9 @@ def test_a_notice_is_known_by_its_bytes_and_its_name_is_made_safe(tmp_path: Path
     table = ("--positions", "t.csv", "--plot", "p.png")
     for given, named in (("note.txt", "gbm7"), ("note.txt.gz", "gbm7"), ("Q 1/../x=./note.txt", "q_1_x")):
         assert [item["event"] for item in search(given, *table)["events"]] == [named]
+    follow_up = NOTICE.replace("x/Fermi#GBM_Flt_Pos_1", "x/SWIFT#XRT_Pos_1")  # the time is when XRT observed
+    (tmp_path / "xrt.xml").write_text(follow_up)
+    assert search("xrt.xml", *table)["events"][0]["event_utc"] is None
     search("A/../b=note.txt", "C=note.txt.gz", *table)
     assert {item.name for item in tmp_path.glob("p-*")} == {"p-a_b.png", "p-c.png"}
 

@@ -53,16 +53,17 @@ def map_of_notice(event: Event) -> SkyMap:
     """
     if event.is_retraction:
         raise CatalogError(f"event {event.name} was retracted by this notice", mend="there is nothing to follow up")
+    event_mjd = event.time_mjd if event.time_is_trigger else None  # when a follow-up observed says nothing of before
     if event.skymap_fits is not None:
         skymap = parse_skymap(event.skymap_fits, event.name, event.name)
-        return skymap if event.time_mjd is None else dataclasses.replace(skymap, event_mjd=event.time_mjd)
+        return skymap if event_mjd is None else dataclasses.replace(skymap, event_mjd=event_mjd)
     circle = event.circle
     if circle is None:
         mend = f"its map is at {event.skymap_url}" if event.skymap_url else "wait for a notice that tells more"
         raise CatalogError(f"this notice of event {event.name} does not say where it was", mend=mend)
     return fisher_skymap(
         event.name,
-        event.time_mjd,
+        event_mjd,
         circle.ra,
         circle.dec,
         circle.radius_deg,
