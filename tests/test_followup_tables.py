@@ -233,3 +233,13 @@ def test_two_columns_of_one_name_are_told(tmp_path: Path, suffix: str) -> None:
     write_table(table, tmp_path / f"t{suffix}")
     with pytest.raises(InputError, match="two columns x"):
         read_table(tmp_path / f"t{suffix}")
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".vot", ".fits"])
+def test_a_column_that_a_form_cannot_hold_is_told(tmp_path: Path, suffix: str) -> None:
+    table = pa.table({"x": pa.array([b"\xff\x00", b"a"])})
+    with pytest.raises(InputError, match="cannot hold a column"):
+        write_table(table, tmp_path / f"t{suffix}")
+    assert not list(tmp_path.iterdir())
+    write_table(table, tmp_path / "t.parquet")
+    assert read_table(tmp_path / "t.parquet").equals(table)

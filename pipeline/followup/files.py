@@ -80,6 +80,8 @@ def _write(path: Path, write: Callable[[Path], Any]) -> None:
         draft.replace(path)
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror or error}", mend="choose another file") from error
+    except (pa.ArrowException, TypeError) as error:  # bytes that are no text, half floats: not every form has them
+        raise InputError(f"{path.name} cannot hold a column: {error}", mend="write Parquet") from error
     finally:
         draft.unlink(missing_ok=True)
 
