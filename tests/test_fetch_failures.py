@@ -140,6 +140,16 @@ def test_a_slow_service_is_given_up_after_the_time_allowed(tmp_path: Path) -> No
         run(server, "gaia", tmp_path, timeout_sec=-1.0)
 
 
+def test_what_a_service_asks_us_to_wait_may_be_any_text(tmp_path: Path) -> None:
+    for asked in ("\N{SUPERSCRIPT TWO}", "soon", "-5", "1e3", "Wed, 99 Foo 2026"):
+        with CatalogServer(SKY, ("503", "well")) as server:
+            server.retry_after = asked
+            assert run(server, "gaia", tmp_path / repr(asked).strip("'"), healpix_29=FEW).retries == 1
+    with CatalogServer(SKY, ("503",)) as server, pytest.raises(ServiceError, match="again in 16666667 minutes"):
+        server.retry_after = "9" * 400
+        run(server, "gaia", tmp_path / "never", healpix_29=FEW)
+
+
 def test_an_answer_beyond_all_bounds_is_not_taken_in() -> None:
     with CatalogServer(SKY) as server:
         session = Session(5.0, max_bytes=500)

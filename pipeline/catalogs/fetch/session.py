@@ -29,6 +29,7 @@ _PASSING = {408, 425, 429, 500, 502, 503, 504}
 """Statuses of a service that may be well again soon."""
 _DECLARED_TYPE = re.compile(rb"<!\s*(?:DOCTYPE|ENTITY)", re.IGNORECASE)
 _SHOWN = 200
+_LONGEST_SEC = 1e9
 
 
 class AnswerError(Exception):
@@ -68,7 +69,7 @@ class Session:
         Texts that no message may show.
     """
 
-    def __init__(self, timeout_sec: float, *, secrets: tuple[str, ...] = (), max_bytes: int = MAX_ANSWER_BYTES) -> None:
+    def __init__(self, timeout_sec: float, *, max_bytes: int = MAX_ANSWER_BYTES) -> None:
         self.headers: dict[str, str] = {"User-Agent": USER_AGENT}
         self.hooks: dict[str, list[Any]] = {"response": []}
         self.requests = 0
@@ -303,8 +304,8 @@ def _retry_after(value: str | None) -> float | None:
     """Return the seconds that a ``Retry-After`` header asks for, given as a number or as a date."""
     if value is None:
         return None
-    if value.strip().isdigit():
-        return float(value)
+    if re.fullmatch("[0-9]+", value.strip()):
+        return min(float(value), _LONGEST_SEC)
     try:
         moment = email.utils.parsedate_to_datetime(value)
     except ValueError:
