@@ -240,7 +240,12 @@ class EventStore:
         if version is not None and not 1 <= version <= len(versions):
             raise CatalogError(f"event {name} has versions 1 to {len(versions)}, no {version}")
         wanted = versions if version is None else versions[version - 1 : version]
-        newest = {item.event.stream: item for item in wanted if item.is_localised and not item.event.is_retraction}
+        newest: dict[str, StoredEvent] = {}
+        for item in wanted:
+            if item.event.is_retraction:  # what came before it does not count again when an update follows
+                newest.pop(item.event.stream, None)
+            elif item.is_localised:
+                newest[item.event.stream] = item
         if not newest:
             url = next((item.event.skymap_url for item in reversed(wanted) if item.event.skymap_url), None)
             mend = f"its map is at {url}: give it as {name}=FILE" if url else "wait for a notice that tells more"

@@ -108,6 +108,17 @@ def test_the_newest_holds_and_all_versions_stay(tmp_path: Path) -> None:
         store.skymap("S230518h", 5)
 
 
+def test_what_a_retraction_took_back_does_not_count_again(tmp_path: Path) -> None:
+    store = EventStore(tmp_path)
+    store.add(CHAIN[0])
+    store.add(lvk("2023-05-18T14:00:00Z", "RETRACTION"))
+    store.add(lvk("2023-05-18T15:00:00Z", "UPDATE", seed=None))
+    with pytest.raises(CatalogError, match="says where it was"):
+        store.skymap("S230518h")
+    store.add(CHAIN[2])
+    assert store.located("S230518h").version == 4
+
+
 def test_a_retracted_event_has_no_map_but_keeps_its_versions(tmp_path: Path) -> None:
     store = EventStore(tmp_path)
     store.add(lvk("2023-05-19T00:00:00Z", "RETRACTION"))

@@ -63,6 +63,15 @@ def test_rows_keep_their_order_and_gain_what_the_map_says() -> None:
     assert found["volume_level"].null_count == table["dist_mpc"].null_count + 1
 
 
+def test_capitals_will_do() -> None:
+    table = make_table()
+    shouted = table.rename_columns([name.upper() for name in table.column_names])
+    found, expected = (positions(item, [make_map("gw")]) for item in (shouted, table))
+    assert found.column_names[: table.num_columns] == shouted.column_names
+    for name in ("credible_level", "probdensity", "volume_level"):
+        assert found[name].equals(expected[name])
+
+
 def test_several_maps_put_their_event_before_the_name_and_a_flat_map_has_no_volume() -> None:
     found = positions(make_table(), [make_map("gw1"), make_map("gw22", distance=False)])
     names = ["gw1_credible_level", "gw1_probdensity", "gw1_volume_level", "gw22_credible_level", "gw22_probdensity"]

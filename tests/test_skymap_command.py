@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 from astropy.table import Table
 from astropy.utils.exceptions import AstropyUserWarning
+from test_notices import voevent
 
 from pipeline import catalogs, healpix
 from pipeline.cli import main
@@ -206,6 +207,13 @@ def test_what_chance_would_do_is_told_beside(story: Path, small_map: Path, tmp_p
     assert 0 < pc.max(table["p_chance"]).as_py() < 1
     assert set(table["selection"].to_pylist()) <= {"bronze", "silver", "gold"}
     assert "unrelated new transients expected" in call(*given)[1]
+
+
+def test_a_notice_given_as_a_file_has_its_own_stream(story: Path, tmp_path: Path) -> None:
+    notice = tmp_path / "gbm.xml"
+    notice.write_bytes(voevent(time="2017-08-17T12:41:06", date="2017-08-17T12:50:00"))
+    told = search(notice, 20170810, 20170901, "--root", story, "--significance")
+    assert told["significance"]["events"][0]["stream"] == "fermi-gbm"
 
 
 def test_pictures_and_regions_are_written_whole(found: Any, real_map: SkyMap) -> None:

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from pipeline.followup import Found, Search
     from pipeline.followup.coverage import Exposures
     from pipeline.skymap import SkyMap
-    from pipeline.store.root import Root
 
 
 @click.command()
@@ -129,10 +128,10 @@ def _search(given: tuple[str, ...], settings: Config, options: dict[str, Any], t
     from pipeline.cli.progress import observer
     from pipeline.dust import open_dust_map
     from pipeline.errors import InputError
-    from pipeline.followup import Search, find
+    from pipeline.followup import Search, find, significance
     from pipeline.followup.coverage import read_exposures
     from pipeline.followup.files import write_table
-    from pipeline.followup.maps import open_map
+    from pipeline.followup.maps import notices_of, open_map
     from pipeline.followup.summary import summary_of_search
     from pipeline.paths import parse_night
     from pipeline.store.root import open_root
@@ -164,7 +163,9 @@ def _search(given: tuple[str, ...], settings: Config, options: dict[str, Any], t
         found = find(archive, asked, progress)
     told: dict[str, Any] = {"root": archive.root, "survey": survey, "release": settings.release}
     if options["significance"]:
-        found, told["significance"] = _assess(asked, found, archive, root)
+        found, told["significance"] = _assess(
+            asked, found, archive, significance.streams_known(root, maps, notices_of(named, maps))
+        )
     exposures = read_exposures(archive, start, stop, survey=survey)
     if "out" in targets:
         write_table(found.table, targets["out"])
@@ -179,7 +180,7 @@ def _search(given: tuple[str, ...], settings: Config, options: dict[str, Any], t
     print_search(told)
 
 
-def _assess(asked: Search, found: Found, archive: Archive, root: Root) -> tuple[Found, dict[str, Any]]:
+def _assess(asked: Search, found: Found, archive: Archive, streams: dict[str, str]) -> tuple[Found, dict[str, Any]]:
     """Return the search with p-values and selections, and what they rest on."""
     import dataclasses
 
@@ -192,7 +193,7 @@ def _assess(asked: Search, found: Found, archive: Archive, root: Root) -> tuple[
         asked.start,
         asked.stop,
         credible_level=asked.credible_level,
-        streams=significance.streams_known(root, asked.maps),
+        streams=streams,
         release=asked.release,
         survey=asked.survey,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.errors import CatalogError
@@ -34,13 +35,17 @@ def open_map(given: str, root: Root | None = None) -> SkyMap:
     CatalogError
         It is none of these, is damaged, was retracted, or says nowhere where the event was.
     """
-    name, is_pair, path = given.partition("=")
-    is_named = is_pair and not Path(given).is_file()
-    file = Path(path) if is_named else Path(given)
-    if file.is_file() and _is_notice(file):
-        skymap = map_of_notice(_notice(file))
-        return _renamed(skymap, name, given) if is_named else skymap
-    return find_skymap(given, root)
+    name, event = _notice_of(given)
+    if event is None:
+        return find_skymap(given, root)
+    skymap = map_of_notice(event)
+    return skymap if name is None else _renamed(skymap, name, given)
+
+
+def notices_of(named: Sequence[str], maps: Sequence[SkyMap]) -> dict[str, Event]:
+    """Return the notices among what a user named, by the event of the map that :func:`open_map` made of each."""
+    found = ((skymap.event, _notice_of(given)[1]) for given, skymap in zip(named, maps, strict=True))
+    return {name: event for name, event in found if event is not None}
 
 
 def map_of_notice(event: Event) -> SkyMap:
@@ -70,6 +75,15 @@ def map_of_notice(event: Event) -> SkyMap:
         containment=circle.containment,
         systematic_deg=circle.systematic_deg,
     )
+
+
+def _notice_of(given: str) -> tuple[str | None, Event | None]:
+    """Return the name that a user gives to a map, and the notice, where what is given is one."""
+    name, is_pair, path = given.partition("=")
+    is_named = bool(is_pair) and not Path(given).is_file()
+    file = Path(path) if is_named else Path(given)
+    event = _notice(file) if file.is_file() and _is_notice(file) else None
+    return name if is_named else None, event
 
 
 def _renamed(skymap: SkyMap, name: str, given: str) -> SkyMap:

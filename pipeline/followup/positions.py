@@ -22,8 +22,8 @@ def positions(table: pa.Table, maps: Sequence[SkyMap], *, source: str = "table")
     Parameters
     ----------
     table : pyarrow.Table
-        ``ra``, ``dec`` (ICRS degrees), and, where it has them, ``dist_mpc`` and ``dist_err_mpc`` (luminosity distance,
-        1 sigma); any other columns are kept.
+        ``ra``, ``dec`` (ICRS degrees; capitals will do), and, where it has them, ``dist_mpc`` and ``dist_err_mpc``
+        (luminosity distance, 1 sigma); any other columns are kept.
     maps : sequence of SkyMap
         One map adds ``credible_level``, ``probdensity`` (deg-2) and, where the table has ``dist_mpc`` and the map
         distances, ``volume_level``; of several maps each column starts with the event's name and ``_``.
@@ -42,8 +42,9 @@ def positions(table: pa.Table, maps: Sequence[SkyMap], *, source: str = "table")
     """
     check_events(maps)
     ra, dec = _numbers(table, "ra", source), _numbers(table, "dec", source)
-    distance = _numbers(table, "dist_mpc", source) if "dist_mpc" in table.column_names else None
-    error = _numbers(table, "dist_err_mpc", source) if "dist_err_mpc" in table.column_names else None
+    present = {item.lower() for item in table.column_names}
+    distance = _numbers(table, "dist_mpc", source) if "dist_mpc" in present else None
+    error = _numbers(table, "dist_err_mpc", source) if "dist_err_mpc" in present else None
     cells = healpix.ang2pix(healpix.MAX_ORDER, ra, dec)
     for skymap in maps:
         prefix = f"{skymap.event}_" if len(maps) > 1 else ""
@@ -76,7 +77,9 @@ def _columns(
 
 
 def _numbers(table: pa.Table, name: str, source: str) -> NDArray[np.float64]:
-    """Return a column as float64, shape (n,), null as NaN."""
+    """Return a column as float64, shape (n,), null as NaN; in capitals or not."""
+    alike = [item for item in table.column_names if item.lower() == name]
+    name = alike[0] if name not in alike and len(alike) == 1 else name
     if name not in table.column_names:
         raise InputError(
             f"the table has no column {name}",

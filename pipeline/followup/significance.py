@@ -27,6 +27,7 @@ from pipeline.paths import parse_night
 from pipeline.schema import column
 from pipeline.skymap import SkyMap, event_name, searched_areas
 from pipeline.skymap.levels import reached_level
+from pipeline.skymap.notices import Event
 from pipeline.store.root import Root
 
 COLUMNS = pa.schema(
@@ -315,18 +316,20 @@ def _first_seen(
     return row[row >= 0]
 
 
-def streams_known(root: Root, maps: Sequence[SkyMap]) -> dict[str, str]:
-    """Return the declared stream of each event that the archive has notices of, by the event's name on its map.
+def streams_known(root: Root, maps: Sequence[SkyMap], notices: Mapping[str, Event] | None = None) -> dict[str, str]:
+    """Return the declared stream of each event that a notice tells of, by the event's name on its map.
 
-    Events that it does not know, and those of streams without counterparts, are left out.
+    ``notices`` are those given as files; the others are the newest that the archive has. Events of which there is none,
+    and those of streams without counterparts, are left out.
     """
     store = EventStore(root)
     stored = {event_name(name): name for name in store.names()}
     found = {}
     for skymap in maps:
-        versions = store.versions(stored[skymap.event]) if skymap.event in stored else ()
-        if versions:
-            event = versions[-1].event
+        event = (notices or {}).get(skymap.event)
+        if event is None and skymap.event in stored:
+            event = store.versions(stored[skymap.event])[-1].event
+        if event is not None:
             with suppress(InputError):
                 found[skymap.event] = coincidence.stream_of(event.stream, event.kind).name
     return found
