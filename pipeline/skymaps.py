@@ -19,7 +19,7 @@ from pipeline.skymap.notices import Event
 from pipeline.store import Root
 
 
-def read_skymap(path: str | Path, event: str | None = None) -> SkyMap:
+def read_skymap(path: str | Path, event: str | None = None, fallback: str | None = None) -> SkyMap:
     """Read a sky map from a FITS file, compressed or not.
 
     Parameters
@@ -28,6 +28,8 @@ def read_skymap(path: str | Path, event: str | None = None) -> SkyMap:
         The file; see :func:`pipeline.skymap.parse_skymap` for the formats.
     event : str, optional
         Name of the event; default the one in the file.
+    fallback : str, optional
+        Name of the event where the file gives none.
 
     Raises
     ------
@@ -39,7 +41,7 @@ def read_skymap(path: str | Path, event: str | None = None) -> SkyMap:
         data = file.read_bytes()
     except OSError as error:
         raise CatalogError(f"sky map cannot be read: {error.strerror}", source=str(file)) from error
-    return parse_skymap(data, event, str(file))
+    return parse_skymap(data, event, str(file), fallback)
 
 
 def find_skymap(
@@ -57,7 +59,8 @@ def find_event(
     Parameters
     ----------
     file_or_event : str or path
-        A FITS file, ``EVENT=FILE``, or the name of an event that the archive knows. A file comes first.
+        A FITS file, ``EVENT=FILE``, or the name of an event that the archive knows. A file comes first; where it
+        names no event, the file's own name stands for it.
     root : Root or path, optional
         The archive that knows events; without one, files only.
     event : str, optional
@@ -71,7 +74,7 @@ def find_event(
     text = os.fspath(file_or_event)
     named, is_pair, path = text.partition("=")
     if Path(text).is_file():
-        return read_skymap(text, event), None
+        return read_skymap(text, event, fallback=Path(text).name.split(".")[0]), None
     if is_pair and named and path:
         return read_skymap(path, event or named), None
     store = None if root is None else EventStore(root)

@@ -108,6 +108,15 @@ def test_the_newest_holds_and_all_versions_stay(tmp_path: Path) -> None:
         store.skymap("S230518h", 5)
 
 
+def test_a_file_that_names_no_event_is_called_by_its_own_name(tmp_path: Path) -> None:
+    data = skymap_fits(skymap(1))
+    for named in ("s230518h", "0"):
+        file = tmp_path / "GWsky_LALInference.multiorder.fits"
+        file.write_bytes(data.replace(b"OBJECT  = 's230518h'", f"OBJECT  = '{named}'".ljust(20).encode()))
+        assert find_skymap(file).event == ("s230518h" if named != "0" else "gwsky_lalinference")
+        assert find_skymap(f"mine={file}").event == "mine"
+
+
 def test_what_a_retraction_took_back_does_not_count_again(tmp_path: Path) -> None:
     store = EventStore(tmp_path)
     store.add(CHAIN[0])

@@ -70,7 +70,7 @@ def _print_selected(console: Console, told: dict[str, Any]) -> None:
     counts = ", ".join(f"{told['selected'][name]:,} {name}" for name in ("gold", "silver", "bronze"))
     console.print(
         f"  alerts selected: {counts}; {rounded(told['expected'])} unrelated new transients expected in "
-        f"{told['window_day']:g} days"
+        f"{told['window_day']:g} days{'' if told['is_rate_measured'] else ', at the stated rate: too few are at hand'}"
     )
 
 

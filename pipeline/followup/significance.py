@@ -183,7 +183,11 @@ def _assess(
 ) -> tuple[NDArray[np.float64], float, dict[str, Any]]:
     """Return p-values (NaN: no candidate), the silver limit, and what is told of one event."""
     window = stream.counterpart.window_day
-    told: dict[str, Any] = {"stream": stream.name, "window_day": window}
+    told: dict[str, Any] = {
+        "stream": stream.name,
+        "window_day": window,
+        "is_rate_measured": background.visits is not None,
+    }
     if skymap.event_mjd is None:
         unknown = {"expected": None, "seen_probability": None, "silver_p_limit": None}
         return np.full(rows.num_rows, np.nan), 0.0, told | unknown

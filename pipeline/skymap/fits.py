@@ -24,13 +24,13 @@ _PROBABILITY = ("PROB", "PROBABILITY", "PROBDENSITY")
 _PIXEL = ("PIXEL", "PIX", "HPX_PIXEL")
 _UNIX_EPOCH_MJD = 40587.0
 _EQUATORIAL = ("C", "CEL", "CELESTIAL", "EQ", "EQU", "EQUATORIAL", "ICRS", "FK5", "RADEC", "J2000")
-_COVERAGE = ("FULLSKY", "PARTIAL", "ALLSKY", "UNKNOWN")
-"""What HEALPix writers put into OBJECT: how much of the sky there is, no event's name."""
+_NO_EVENT = ("FULLSKY", "PARTIAL", "ALLSKY", "UNKNOWN", "0")
+"""What writers put into OBJECT that is no event's name: how much of the sky there is, or a number never set."""
 _UNSEEN = -1.6375e30
 """What HEALPix writers put where there is no pixel."""
 
 
-def parse_skymap(data: bytes, event: str | None = None, source: str = "sky map") -> SkyMap:
+def parse_skymap(data: bytes, event: str | None = None, source: str = "sky map", fallback: str | None = None) -> SkyMap:
     """Read a HEALPix map from FITS bytes.
 
     Parameters
@@ -44,6 +44,8 @@ def parse_skymap(data: bytes, event: str | None = None, source: str = "sky map")
         Name of the event; default the header's OBJECT.
     source : str
         Named in errors.
+    fallback : str, optional
+        Name of the event where neither ``event`` nor the header gives one.
 
     Raises
     ------
@@ -62,7 +64,9 @@ def parse_skymap(data: bytes, event: str | None = None, source: str = "sky map")
             f"sky map is in coordinates {system[:20]}, not equatorial", source=source, mend="rotate it to ICRS"
         )
     named = str(header.get("OBJECT", "")).strip()
-    name = event_name(event if event is not None else "" if named.upper() in _COVERAGE else named)
+    if event is None:
+        event = (fallback or "") if named.upper() in ("", *_NO_EVENT) else named
+    name = event_name(event)
     if not name:
         raise CatalogError("sky map names no event", source=source, mend="name it: EVENT=FILE")
     try:
