@@ -206,7 +206,9 @@ def brute_force(
             level, density = known.setdefault(cell, level_of(skymap, cell))
             if density == 0 or level > limit + 1e-12:
                 continue
-            answer.append(row | {"event": skymap.event, "credible_level": level, "probdensity": density})
+            answer.append(
+                row | {"event": skymap.event, "credible_level": level, "probdensity": density * (180 / np.pi) ** 2}
+            )
             answer[-1] |= prior_of(row, rows, curves[row["alert_id"]], t0)
     return sorted(answer, key=lambda row: (row["event"], row["mjd"], row["alert_id"]))
 

@@ -216,8 +216,8 @@ def test_without_a_background_the_stated_rate_and_the_closed_form(tmp_path: Path
         "rate_per_deg2_visit": None,
         "rate_per_deg2_day": 31.0,
     }
-    density = found.column("probdensity")[0].as_py()
-    searched = event.area_deg2[event.density_per_deg2 >= density].sum()
+    density = found.column("probdensity")[0].as_py() / (180 / np.pi) ** 2
+    searched = event.area_deg2[event.density_per_deg2 >= density * (1 - 1e-12)].sum()
     inside = event.credible_level <= event.credible_level[event.credible_level >= 0.9].min()
     area = event.area_deg2[inside].sum()
     s = searched * 0.14

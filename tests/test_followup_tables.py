@@ -56,7 +56,7 @@ def test_rows_keep_their_order_and_gain_what_the_map_says() -> None:
     cells = np.where(np.isnan(ra), -1, healpix.ang2pix(29, np.nan_to_num(ra), dec))
     level, density = levels(skymap, cells)
     np.testing.assert_array_equal(found["credible_level"].to_numpy(), level)
-    np.testing.assert_array_equal(found["probdensity"].to_numpy(), density)
+    np.testing.assert_array_equal(found["probdensity"].to_numpy(), density * (180 / np.pi) ** 2)
     expected = volume_levels(skymap, cells, table["dist_mpc"].to_numpy(), table["dist_err_mpc"].to_numpy())
     np.testing.assert_array_equal(found["volume_level"].to_numpy(), expected)
     assert found.slice(3, 1).to_pylist()[0]["credible_level"] is None

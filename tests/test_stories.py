@@ -95,3 +95,24 @@ def test_maps_of_one_event_in_two_forms_answer_alike(tmp_path: Path, shared_data
         assert one["name"] == other["name"]
         assert one["credible_level"] == pytest.approx(other["credible_level"], abs=1e-9)
         assert one["probdensity"] == pytest.approx(other["probdensity"], rel=1e-5)
+
+
+def test_the_density_told_is_that_which_the_map_ships(tmp_path: Path, shared_data: Path) -> None:
+    """PROBDENSITY of the pixel that holds the position, in the map's own unit."""
+    import healpy
+    from astropy.io import fits
+
+    file = shared_data / "skymaps" / "LIGO_O3_S190425z_bayestar.fits"
+    table = tmp_path / "positions.csv"
+    table.write_text("ra,dec\n242.0,25.0\n")
+    alertmill("skymap", file, "--positions", table, "--out", tmp_path / "out.csv", "--root", tmp_path)
+    header, row = (tmp_path / "out.csv").read_text().split()
+    told = dict(zip(header.replace('"', "").split(","), row.split(","), strict=True))
+    shipped = fits.getdata(file, 1)
+    for order in range(12):
+        uniq = healpy.ang2pix(1 << order, 242.0, 25.0, nest=True, lonlat=True) + (4 << (2 * order))
+        found = shipped["PROBDENSITY"][shipped["UNIQ"] == uniq]
+        if len(found):
+            assert float(told["probdensity"]) == pytest.approx(float(found[0]), rel=1e-12)
+            return
+    raise AssertionError("no pixel holds the position")

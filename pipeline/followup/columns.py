@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.schema import column
-from pipeline.skymap import SkyMap
+from pipeline.skymap import DEG2_PER_SR, SkyMap
 from pipeline.stages.skymap import has_prior_detection
 
 EVENT_COLUMNS = pa.schema(
@@ -20,7 +20,9 @@ EVENT_COLUMNS = pa.schema(
         column(
             "credible_level", pa.float64(), nullable=False, doc="probability of all places at least as dense as this"
         ),
-        column("probdensity", pa.float64(), unit="deg-2", nullable=False, doc="probability per square degree"),
+        column(
+            "probdensity", pa.float64(), unit="sr-1", nullable=False, doc="probability per steradian, as PROBDENSITY"
+        ),
         column(
             "volume_level",
             pa.float64(),
@@ -151,7 +153,7 @@ def event_columns(
     return [
         names.take(pa.array(pairs.skymap)),
         pa.array(pairs.credible_level),
-        pa.array(pairs.density_per_deg2),
+        pa.array(pairs.density_per_deg2 * DEG2_PER_SR),
         pa.array(volume_level, mask=np.isnan(volume_level)),
         pc.subtract(alerts.column("mjd").take(rows), event_mjd),
         pc.subtract(first_mjd, event_mjd),

@@ -13,7 +13,7 @@ from pipeline import healpix
 from pipeline.errors import InputError
 from pipeline.followup.search import check_events
 from pipeline.schema import column
-from pipeline.skymap import SkyMap, levels, volume_levels
+from pipeline.skymap import DEG2_PER_SR, SkyMap, levels, volume_levels
 
 
 def positions(table: pa.Table, maps: Sequence[SkyMap], *, source: str = "table") -> pa.Table:
@@ -25,7 +25,7 @@ def positions(table: pa.Table, maps: Sequence[SkyMap], *, source: str = "table")
         ``ra``, ``dec`` (ICRS degrees; capitals will do), and, where it has them, ``dist_mpc`` and ``dist_err_mpc``
         (luminosity distance, 1 sigma); any other columns are kept.
     maps : sequence of SkyMap
-        One map adds ``credible_level``, ``probdensity`` (deg-2) and, where the table has ``dist_mpc`` and the map
+        One map adds ``credible_level``, ``probdensity`` (sr-1) and, where the table has ``dist_mpc`` and the map
         distances, ``volume_level``; of several maps each column starts with the event's name and ``_``.
     source : str
         Named in errors.
@@ -66,7 +66,10 @@ def _columns(
     told = f"on the map of {skymap.event}"
     added = [
         (column(f"{prefix}credible_level", pa.float64(), doc=f"probability at least as dense {told}"), level),
-        (column(f"{prefix}probdensity", pa.float64(), unit="deg-2", doc=f"probability density {told}"), density),
+        (
+            column(f"{prefix}probdensity", pa.float64(), unit="sr-1", doc=f"probability density {told}"),
+            density * DEG2_PER_SR,
+        ),
     ]
     if distance is not None and skymap.has_distance:
         usable = np.where(distance > 0, distance, np.nan)

@@ -25,7 +25,7 @@ from pipeline.errors import InputError
 from pipeline.events import EventStore
 from pipeline.paths import parse_night
 from pipeline.schema import column
-from pipeline.skymap import SkyMap, event_name, searched_areas
+from pipeline.skymap import SkyMap, event_name, levels, searched_areas
 from pipeline.skymap.levels import reached_level
 from pipeline.skymap.notices import Event
 from pipeline.store.root import Root
@@ -204,7 +204,7 @@ def _assess(
     else:
         found = expected_of(skymap, stream, credible_level, background.visits)
         row = background.visits.rows(healpix.cell_at(cells, background.visits.order), skymap.event_mjd + delay)
-        rank = found.rank_of(rows.column("probdensity").to_numpy(), row)
+        rank = found.rank_of(levels(skymap, cells)[1], row)
         chance = coincidence.chance(found.expected_at(rank))
         expected, seen = found.total, found.seen
         limit = float(coincidence.chance(found.expected_for_recovery(coincidence.SILVER_RECOVERY)))

@@ -11,10 +11,11 @@ from pipeline.skymap import sweep
 from pipeline.skymap.circle import fisher_skymap
 from pipeline.skymap.fits import parse_skymap
 from pipeline.skymap.levels import levels, mass_in, region, region_area_deg2, rows_at, searched_areas
-from pipeline.skymap.maps import SKY_DEG2, SkyMap, credible_levels, event_name, make_skymap
+from pipeline.skymap.maps import DEG2_PER_SR, SKY_DEG2, SkyMap, credible_levels, event_name, make_skymap
 from pipeline.skymap.volume import volume_levels
 
 __all__ = [
+    "DEG2_PER_SR",
     "SKY_DEG2",
     "SkyMap",
     "credible_levels",

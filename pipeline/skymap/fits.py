@@ -14,11 +14,10 @@ from pipeline import healpix
 from pipeline.errors import CatalogError
 from pipeline.healpix.fits import FitsError, Table, read_table
 from pipeline.night import utc_to_tai
-from pipeline.skymap.maps import SkyMap, event_name, make_skymap, mark_changes
+from pipeline.skymap.maps import DEG2_PER_SR, SkyMap, event_name, make_skymap, mark_changes
 
 Intervals = tuple[NDArray[np.int64], NDArray[np.int64], dict[str, NDArray[np.float64]]]
 
-_DEG2_PER_SR = (180.0 / math.pi) ** 2
 _DISTANCE = {"DISTMU": "distance_mu_mpc", "DISTSIGMA": "distance_sigma_mpc", "DISTNORM": "distance_norm"}
 _PROBABILITY = ("PROB", "PROBABILITY", "PROBDENSITY")
 _PIXEL = ("PIXEL", "PIX", "HPX_PIXEL")
@@ -160,12 +159,12 @@ def _deg2_of(name: str, unit: str, area_deg2: Any) -> Any:
     """Return how many square degrees a column's number is of."""
     plain = re.sub(r"[\s*^()]", "", unit.lower())
     if plain in ("sr-1", "1/sr", "/sr"):
-        return _DEG2_PER_SR
+        return DEG2_PER_SR
     if plain in ("deg-2", "1/deg2", "/deg2"):
         return 1.0
     if plain in ("pix-1", "1/pix", "/pix", "pixel-1", "1/pixel", "/pixel"):
         return area_deg2
-    return _DEG2_PER_SR if name == "PROBDENSITY" else area_deg2
+    return DEG2_PER_SR if name == "PROBDENSITY" else area_deg2
 
 
 def _wanted(table: Table) -> dict[str, str]:

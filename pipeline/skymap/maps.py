@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -16,6 +17,7 @@ from pipeline.errors import CatalogError
 from pipeline.skymap.voxels import VolumeTable, tabulate
 
 CELL_DEG2 = healpix.cell_area_deg2(healpix.MAX_ORDER)
+DEG2_PER_SR = (180.0 / math.pi) ** 2
 SKY_DEG2 = 12 * healpix.cell_area_deg2(0)
 """Area of the whole sky."""
 MASS_TOLERANCE = 0.01
